@@ -1,0 +1,51 @@
+import { isEngineError } from '@flotilla/errors';
+import { describe, expect, it } from 'vitest';
+import { canFollow, containerStates, countsAsRunning, isLive, isNotRunning, transition } from './state.js';
+
+describe('container state machine', () => {
+  it('walks the life of a container that is run and removed', () => {
+    let state = transition('creating', 'created');
+    for (const next of [
+      'running',
+      'paused',
+      'running',
+      'restarting',
+      'running',
+      'exited',
+      'running',
+      'exited',
+      'removing',
+    ] as const) {
+      state = transition(state, next);
+    }
+    expect(state).toBe('removing');
+  });
+
+  it('refuses what cannot happen', () => {
+    const refused = (from: (typeof containerStates)[number], to: (typeof containerStates)[number]): boolean => {
+      try {
+        transition(from, to);
+        return false;
+      } catch (error) {
+        return isEngineError(error, 'conflict');
+      }
+    };
+    expect(refused('removing', 'running')).toBe(true);
+    expect(refused('dead', 'running')).toBe(true);
+    expect(refused('creating', 'running')).toBe(true);
+    expect(refused('created', 'paused')).toBe(true);
+    expect(refused('exited', 'paused')).toBe(true);
+  });
+
+  it('lets every state be removed in the end', () => {
+    for (const state of containerStates) {
+      expect(state === 'removing' || canFollow(state, 'removing')).toBe(true);
+    }
+  });
+
+  it('counts paused and restarting as running, but only the first two as live', () => {
+    expect(containerStates.filter(countsAsRunning)).toEqual(['running', 'paused', 'restarting']);
+    expect(containerStates.filter(isLive)).toEqual(['running', 'paused']);
+    expect(containerStates.filter(isNotRunning)).toEqual(['creating', 'created', 'removing', 'exited', 'dead']);
+  });
+});
