@@ -1,0 +1,14 @@
+export * as common from './generated/flotilla/common/v1/common.js';
+export * as config from './generated/flotilla/config/v1/config.js';
+export * as container from './generated/flotilla/container/v1/container.js';
+export * as events from './generated/flotilla/events/v1/events.js';
+export * as image from './generated/flotilla/image/v1/image.js';
+export * as network from './generated/flotilla/network/v1/network.js';
+export * as registry from './generated/flotilla/registry/v1/registry.js';
+export * as shim from './generated/flotilla/shim/v1/shim.js';
+export * as volume from './generated/flotilla/volume/v1/volume.js';
+export * as rpcStatus from './generated/third_party/google/rpc/status.js';
+export * as rpcErrorDetails from './generated/third_party/google/rpc/error_details.js';
+export { Any } from './generated/google/protobuf/any.js';
+export { Timestamp } from './generated/google/protobuf/timestamp.js';
+export * from './timestamps.js';
