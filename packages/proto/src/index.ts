@@ -12,3 +12,5 @@ export * as rpcErrorDetails from './generated/third_party/google/rpc/error_detai
 export { Any } from './generated/google/protobuf/any.js';
 export { Timestamp } from './generated/google/protobuf/timestamp.js';
 export * from './timestamps.js';
+export * as rpcHealth from './generated/third_party/grpc/health/v1/health.js';
+export * as rpcReflection from './generated/third_party/grpc/reflection/v1/reflection.js';
