@@ -1,0 +1,32 @@
+/** How a collection's values become bytes. */
+export interface Codec<T> {
+  encode(value: T): Uint8Array;
+  decode(bytes: Uint8Array): T;
+}
+
+/** What ts-proto generates for every message. */
+export interface MessageFns<T> {
+  encode(message: T): { finish(): Uint8Array };
+  decode(input: Uint8Array): T;
+}
+
+/** JSON, for records that hold only what JSON holds (no bigint, Date, Map or bytes). */
+export function jsonCodec<T>(): Codec<T> {
+  return {
+    encode: (value) => Buffer.from(JSON.stringify(value)),
+    decode: (bytes) => JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString()) as T,
+  };
+}
+
+/** Protobuf, by a generated message. Unknown fields are dropped when a record is rewritten. */
+export function messageCodec<T>(message: MessageFns<T>): Codec<T> {
+  return { encode: (value) => message.encode(value).finish(), decode: (bytes) => message.decode(bytes) };
+}
+
+/** The bytes themselves. */
+export const bytesCodec: Codec<Uint8Array> = { encode: (value) => value, decode: (bytes) => bytes };
+
+/** A view of the same memory: no copy. */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

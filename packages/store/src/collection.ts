@@ -1,0 +1,68 @@
+import type { Backend } from './backend.js';
+import type { Codec } from './codec.js';
+import { checkKey, prefixRange } from './keys.js';
+
+/** Which entries: keys that begin with `prefix`, from `gte` (included) to `lt` (excluded), compared as UTF-8 bytes. */
+export interface EntryRange {
+  prefix?: string;
+  gte?: string;
+  lt?: string;
+  reverse?: boolean;
+  limit?: number;
+}
+
+/** Values of one type under text keys. Read here; written only through a batch. */
+export interface Collection<T> {
+  readonly name: string;
+  get(key: string): Promise<T | undefined>;
+  /** In key order, from a snapshot taken at the first step. */
+  entries(range?: EntryRange): AsyncIterable<[string, T]>;
+  all(): Promise<[string, T][]>;
+}
+
+export class StoredCollection<T> implements Collection<T> {
+  readonly name: string;
+  readonly codec: Codec<T>;
+  readonly #prefix: string;
+  readonly #backend: Backend;
+
+  constructor(backend: Backend, name: string, codec: Codec<T>) {
+    this.name = name;
+    this.codec = codec;
+    this.#prefix = `d!${name}!`;
+    this.#backend = backend;
+  }
+
+  keyOf(key: string): Buffer {
+    checkKey(key);
+    return Buffer.from(this.#prefix + key);
+  }
+
+  async get(key: string): Promise<T | undefined> {
+    const value = await this.#backend.get(this.keyOf(key));
+    return value === undefined ? undefined : this.codec.decode(value);
+  }
+
+  async *entries(range: EntryRange = {}): AsyncIterable<[string, T]> {
+    let { gte, lt } = prefixRange(this.#prefix + (range.prefix ?? ''));
+    if (range.gte !== undefined) gte = later(gte, this.keyOf(range.gte));
+    if (range.lt !== undefined) lt = earlier(lt, this.keyOf(range.lt));
+    if (Buffer.compare(gte, lt) >= 0 || range.limit === 0) return;
+    const limits = {
+      ...(range.reverse === undefined ? {} : { reverse: range.reverse }),
+      ...(range.limit === undefined ? {} : { limit: range.limit }),
+    };
+    for await (const [key, value] of this.#backend.entries({ gte, lt, ...limits })) {
+      yield [key.toString('utf8', Buffer.byteLength(this.#prefix)), this.codec.decode(value)];
+    }
+  }
+
+  async all(): Promise<[string, T][]> {
+    const entries: [string, T][] = [];
+    for await (const entry of this.entries()) entries.push(entry);
+    return entries;
+  }
+}
+
+const later = (a: Buffer, b: Buffer) => (Buffer.compare(a, b) > 0 ? a : b);
+const earlier = (a: Buffer, b: Buffer) => (Buffer.compare(a, b) < 0 ? a : b);

@@ -1,0 +1,16 @@
+export type { Batch } from './batch.js';
+export { bytesCodec, jsonCodec, messageCodec } from './codec.js';
+export type { Codec, MessageFns } from './codec.js';
+export type { Collection, EntryRange } from './collection.js';
+export { HybridClock } from './hybrid-clock.js';
+export { KeyedLocks } from './keyed-locks.js';
+export { MemoryDisk } from './memory-backend.js';
+export { Outbox } from './outbox.js';
+export type { EngineEvent, OutboxOptions, StoredEvent } from './outbox.js';
+export { ReplyCache } from './reply-cache.js';
+export type { ReplyCacheOptions } from './reply-cache.js';
+export type { MigratedRecords, Migration } from './schema.js';
+export { Store } from './store.js';
+export type { OpenStoreOptions, StoreOptions } from './store.js';
+export { readStoreOwner } from './store-owner.js';
+export type { StoreOwner } from './store-owner.js';

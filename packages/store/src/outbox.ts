@@ -1,0 +1,185 @@
+import { events } from '@flotilla/proto';
+import { deadlineExceeded } from '@flotilla/errors';
+import type { Backend, WriteOperation } from './backend.js';
+import { asBuffer } from './codec.js';
+import { outboxKey, outboxPrefix, prefixRange } from './keys.js';
+
+/** What a domain method emits; the store adds id and time. */
+export interface EngineEvent {
+  /** container, image, volume, network, daemon, plugin, builder. */
+  type: string;
+  /** As Docker names it, e.g. `start`, `exec_create: sh`. */
+  action: string;
+  actorId: string;
+  attributes: Record<string, string>;
+  scope?: 'local' | 'swarm';
+  requestId?: string;
+}
+
+/** An event as it was committed. */
+export interface StoredEvent {
+  /** Strictly increasing per outbox; a failed commit leaves a hole. */
+  readonly sequence: bigint;
+  /** `event.id` is `<service>-<sequence>`; `nodeId` is empty until it is published. */
+  readonly event: events.Event;
+}
+
+export interface OutboxOptions {
+  /** How long an entry stays after it was published, to be published again if NATS lost it. */
+  keepPublishedMs?: number;
+  /** Most entries kept. Beyond, the oldest go, published or not: an engine whose NATS is away for days must not fill the disk. */
+  maxEntries?: number;
+}
+
+// Deleted per commit, so that no single commit pays for a long backlog.
+const trimStep = 64n;
+
+/**
+ * Events that were committed together with the change they tell of, in order, until a publisher has moved them to NATS.
+ *
+ * After a start everything that is still here counts as unpublished again: NATS syncs its disk lazily, and readers drop what they have seen.
+ */
+export class Outbox {
+  readonly #backend: Backend;
+  readonly #keepPublishedMs: number;
+  readonly #maxEntries: bigint;
+  readonly #now: () => number;
+  readonly #appendListeners = new Set<() => void>();
+  readonly #publishWaiters = new Set<() => void>();
+  /** When entries up to `through` were published, oldest first. */
+  readonly #published: { through: bigint; at: number }[] = [];
+  #oldest: bigint;
+  #last: bigint;
+  #publishedThrough: bigint;
+  #dropped = 0n;
+
+  constructor(
+    backend: Backend,
+    bounds: { oldest: bigint; last: bigint },
+    options: OutboxOptions = {},
+    now: () => number = Date.now,
+  ) {
+    this.#backend = backend;
+    this.#keepPublishedMs = options.keepPublishedMs ?? 600_000;
+    this.#maxEntries = BigInt(options.maxEntries ?? 100_000);
+    this.#now = now;
+    this.#oldest = bounds.oldest;
+    this.#last = bounds.last;
+    this.#publishedThrough = bounds.oldest - 1n;
+  }
+
+  /** Sequence of the newest durable entry; 0 when there never was one. */
+  get lastSequence(): bigint {
+    return this.#last;
+  }
+
+  /** Everything up to here was published since the store was opened. */
+  get publishedThrough(): bigint {
+    return this.#publishedThrough;
+  }
+
+  /** Entries that went unpublished because there were too many. */
+  get dropped(): bigint {
+    return this.#dropped;
+  }
+
+  /** Up to `limit` entries behind `after`, in order. */
+  async read(after: bigint, limit: number): Promise<StoredEvent[]> {
+    const entries: StoredEvent[] = [];
+    const range = { ...prefixRange(outboxPrefix), gte: outboxKey(after + 1n), limit };
+    for await (const [key, value] of this.#backend.entries(range)) {
+      const sequence = BigInt(`0x${key.toString('latin1', outboxPrefix.length)}`);
+      entries.push({ sequence, event: events.Event.decode(value) });
+    }
+    return entries;
+  }
+
+  /** Called by the publisher when NATS has acknowledged everything up to `through`. */
+  markPublished(through: bigint): void {
+    if (through <= this.#publishedThrough) return;
+    this.#publishedThrough = through;
+    const at = this.#now();
+    const newest = this.#published.at(-1);
+    // One mark per second is fine enough for a time of ten minutes.
+    if (newest !== undefined && at - newest.at < 1000) newest.through = through;
+    else this.#published.push({ through, at });
+    for (const wake of [...this.#publishWaiters]) wake();
+  }
+
+  /** Called after every commit that emitted something. */
+  onAppend(listener: () => void): () => void {
+    this.#appendListeners.add(listener);
+    return () => {
+      this.#appendListeners.delete(listener);
+    };
+  }
+
+  /**
+   * Resolves when all entries that are durable now have been published (at once if nothing waits).
+   *
+   * @throws EngineError `deadlineExceeded` after `timeoutMs`, as when NATS is away.
+   */
+  async flush(timeoutMs = 5000): Promise<void> {
+    const target = this.#last;
+    if (this.#publishedThrough >= target) return;
+    await new Promise<void>((resolve, reject) => {
+      const finish = (settle: () => void) => {
+        clearTimeout(timer);
+        this.#publishWaiters.delete(check);
+        settle();
+      };
+      const check = () => {
+        if (this.#publishedThrough >= target) finish(resolve);
+      };
+      const timer = setTimeout(() => {
+        finish(() => {
+          reject(deadlineExceeded(`events were not published within ${timeoutMs} ms`));
+        });
+      }, timeoutMs);
+      this.#publishWaiters.add(check);
+    });
+  }
+
+  /** Operations that put `entries` into the batch of their change, and take out what is too old. */
+  append(entries: readonly StoredEvent[]): WriteOperation[] {
+    const operations: WriteOperation[] = entries.map(({ sequence, event }) => ({
+      type: 'put',
+      key: outboxKey(sequence),
+      value: asBuffer(events.Event.encode(event).finish()),
+    }));
+    for (let { start, end } = this.#expired(); start < end; start += 1n) {
+      operations.push({ type: 'del', key: outboxKey(start) });
+    }
+    return operations;
+  }
+
+  /** The batch with `entries` is durable. */
+  appended(entries: readonly StoredEvent[]): void {
+    const newest = entries.at(-1);
+    if (newest === undefined) return;
+    this.#last = newest.sequence;
+    for (const wake of [...this.#appendListeners]) wake();
+  }
+
+  // Deleting is idempotent, so the bound may move on before the batch is durable: at worst an old entry is kept until the next start.
+  #expired(): { start: bigint; end: bigint } {
+    const start = this.#oldest;
+    let end = start;
+    const before = this.#now() - this.#keepPublishedMs;
+    const mark = this.#published[0];
+    if (mark !== undefined && mark.at <= before) end = mark.through + 1n;
+    const bound = this.#last + 1n - this.#maxEntries;
+    if (bound > end) {
+      end = bound;
+      const unpublished = bound - 1n - this.#publishedThrough;
+      if (unpublished > 0n) {
+        this.#dropped += unpublished;
+        this.#publishedThrough = bound - 1n;
+      }
+    }
+    if (end - start > trimStep) end = start + trimStep;
+    if (mark !== undefined && mark.through < end) this.#published.shift();
+    this.#oldest = end;
+    return { start, end };
+  }
+}
