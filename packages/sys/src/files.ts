@@ -1,0 +1,77 @@
+import type { Call, KernelPath } from './libc.js';
+import { bind, cPath, checkResult, showPath } from './libc.js';
+
+type Path = string | Buffer;
+const mkfifoCall: Call<[Path, number]> = bind('int mkfifo(const char *path, uint32_t mode)');
+const mknodCall: Call<[Path, number, bigint]> = bind('int mknod(const char *path, uint32_t mode, uint64_t device)');
+const utimensatCall: Call<[number, Path, BigInt64Array, number]> = bind(
+  'int utimensat(int directory, const char *path, const int64_t *times, int flags)',
+);
+const futimensCall: Call<[number, BigInt64Array]> = bind('int futimens(int fd, const int64_t *times)');
+const flockCall: Call<[number, number]> = bind('int flock(int fd, int operation)');
+const syncfsCall: Call<[number]> = bind('int syncfs(int fd)');
+
+const AT_FDCWD = -100;
+const AT_SYMLINK_NOFOLLOW = 0x100;
+
+/** Makes a FIFO; the umask applies to `mode`. */
+export function mkfifo(path: KernelPath, mode: number): void {
+  checkResult(mkfifoCall(cPath(path), mode), `make fifo ${showPath(path)}`);
+}
+
+/** mknod(2): `mode` holds the file type (`S_IFCHR`, ...) and the permissions; `device` comes from `makeDevice`. */
+export function mknod(path: KernelPath, mode: number, device: bigint): void {
+  checkResult(mknodCall(cPath(path), mode, device), `make node ${showPath(path)}`);
+}
+
+/** The kernel's number of a device: makedev(3). */
+export function makeDevice(major: number, minor: number): bigint {
+  const high = BigInt(major);
+  const low = BigInt(minor);
+  return ((high & 0xfffff000n) << 32n) | ((high & 0xfffn) << 8n) | ((low & 0xffffff00n) << 12n) | (low & 0xffn);
+}
+
+/** The major and minor number in `rdev`: what `makeDevice` put together. */
+export function splitDevice(device: number | bigint): { major: number; minor: number } {
+  const value = BigInt(device);
+  return {
+    major: Number(((value >> 32n) & 0xfffff000n) | ((value >> 8n) & 0xfffn)),
+    minor: Number(((value >> 12n) & 0xffffff00n) | (value & 0xffn)),
+  };
+}
+
+/** A point in time as the kernel takes it; `seconds` may be negative, `nanoseconds` are 0-999999999. */
+export interface FileTime {
+  seconds: number;
+  nanoseconds: number;
+}
+
+const times = new BigInt64Array(4);
+function fillTimes(mtime: FileTime, atime: FileTime): BigInt64Array {
+  times[0] = BigInt(atime.seconds);
+  times[1] = BigInt(atime.nanoseconds);
+  times[2] = BigInt(mtime.seconds);
+  times[3] = BigInt(mtime.nanoseconds);
+  return times;
+}
+
+/** Sets the times of `path` itself (links are not followed), exact to the nanosecond, unlike Node's utimes. */
+export function utimensat(path: KernelPath, mtime: FileTime, atime: FileTime = mtime): void {
+  const result = utimensatCall(AT_FDCWD, cPath(path), fillTimes(mtime, atime), AT_SYMLINK_NOFOLLOW);
+  checkResult(result, `set times of ${showPath(path)}`);
+}
+
+/** As `utimensat`, of an open file. */
+export function futimens(fd: number, mtime: FileTime, atime: FileTime = mtime): void {
+  checkResult(futimensCall(fd, fillTimes(mtime, atime)), `set times of descriptor ${fd}`);
+}
+
+/** flock(2). With LOCK_NB a lock held by another throws EAGAIN. Without it the whole thread blocks. */
+export function flock(fd: number, operation: number): void {
+  checkResult(flockCall(fd, operation), `lock descriptor ${fd}`);
+}
+
+/** Writes the whole file system that holds `fd` to disk: one call in place of an fsync per file. */
+export function syncfs(fd: number): void {
+  checkResult(syncfsCall(fd), `sync the file system of descriptor ${fd}`);
+}

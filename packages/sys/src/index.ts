@@ -1,0 +1,27 @@
+export * from './constants.js';
+export { flock, futimens, makeDevice, mkfifo, mknod, splitDevice, syncfs, utimensat } from './files.js';
+export type { FileTime } from './files.js';
+export { bind, bindSyscall, checkResult, lastErrno, libc } from './libc.js';
+export type { CArgument, Call, KernelPath } from './libc.js';
+export {
+  bindMount,
+  isMountPoint,
+  makeShared,
+  mount,
+  parseMountLine,
+  readMounts,
+  setPropagation,
+  umount,
+  umountAll,
+} from './mounts.js';
+export type { BindMountOptions, MountEntry, Propagation } from './mounts.js';
+export { chdir, chroot, fchdir, setns, umask, unshare } from './namespaces.js';
+export { mountOverlay } from './overlay.js';
+export type { OverlayMount } from './overlay.js';
+export { pipe2, setPipeSize } from './pipes.js';
+export type { Pipe } from './pipes.js';
+export { killProcess, peerCredentials, processStartTime } from './processes.js';
+export type { PeerCredentials } from './processes.js';
+export { SysError, errnoName, hasCode } from './sys-error.js';
+export { findBeside, startThreadPool, startWorker } from './worker.js';
+export { getXattr, listXattrs, removeXattr, setXattr } from './xattr.js';
