@@ -15,5 +15,7 @@ export interface Backend {
   entries(range: KeyRange): AsyncIterable<[Buffer, Buffer]>;
   /** All operations or none, on the disk when it resolves. Callers do not overlap calls. */
   write(operations: WriteOperation[]): Promise<void>;
+  /** After a failed write: become writable again. Rejects while that is not possible; whether the failed batch is there is then to be read. */
+  recover(): Promise<void>;
   close(): Promise<void>;
 }

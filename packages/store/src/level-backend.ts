@@ -24,11 +24,10 @@ export interface LevelBackendOptions {
   lockTimeoutMs: number;
 }
 
-/** One LevelDB directory. After a failed write (a full disk) LevelDB refuses all further ones, so it is opened anew before the next. */
+/** One LevelDB directory. After a failed write (a full disk) LevelDB refuses all further ones until `recover` has opened it anew. */
 export class LevelBackend implements Backend {
   readonly #options: LevelBackendOptions;
   #db: LevelDown;
-  #broken = false;
   #reopening: Promise<void> | undefined;
 
   private constructor(backendOptions: LevelBackendOptions, db: LevelDown) {
@@ -98,7 +97,6 @@ export class LevelBackend implements Backend {
   }
 
   async write(operations: WriteOperation[]): Promise<void> {
-    if (this.#broken) await this.#reopen();
     const db = this.#db;
     try {
       await new Promise<void>((resolve, reject) => {
@@ -108,18 +106,11 @@ export class LevelBackend implements Backend {
         });
       });
     } catch (error) {
-      this.#broken = true;
       throw this.#writeError(error);
     }
   }
 
-  async close(): Promise<void> {
-    await this.#reopening?.catch(() => undefined);
-    await forgetStoreOwner(this.#options.dir).catch(() => undefined);
-    if (this.#db.status === 'open') await closeLevel(this.#db);
-  }
-
-  async #reopen(): Promise<void> {
+  async recover(): Promise<void> {
     const { dir } = this.#options;
     const { bavail, bsize } = await statfs(dir);
     if (bavail * bsize < reopenBytes) throw this.#writeError(new Error('No space left on device'));
@@ -127,7 +118,6 @@ export class LevelBackend implements Backend {
     this.#reopening = (async () => {
       if (this.#db.status === 'open') await closeLevel(this.#db);
       this.#db = await openLevel(dir);
-      this.#broken = false;
     })();
     try {
       await this.#reopening;
@@ -136,6 +126,12 @@ export class LevelBackend implements Backend {
     } finally {
       this.#reopening = undefined;
     }
+  }
+
+  async close(): Promise<void> {
+    await this.#reopening?.catch(() => undefined);
+    await forgetStoreOwner(this.#options.dir).catch(() => undefined);
+    if (this.#db.status === 'open') await closeLevel(this.#db);
   }
 
   #writeError(error: unknown): EngineError {

@@ -47,6 +47,10 @@ export class MemoryBackend implements Backend {
     this.#disk.entries = entries;
   }
 
+  recover(): Promise<void> {
+    return Promise.resolve();
+  }
+
   close(): Promise<void> {
     this.#closed = true;
     return Promise.resolve();

@@ -73,6 +73,7 @@ export class Store implements AsyncDisposable {
   #queue: PendingCommit[] = [];
   #writing: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
+  #writeFailed = false;
   #durable: StoreState;
   #assigned: StoreState;
 
@@ -229,8 +230,10 @@ export class Store implements AsyncDisposable {
           group.findLast((commit) => commit.events.length > 0)?.events.at(-1)?.event.timeNs ?? this.#durable.timeNs,
       };
       try {
+        if (this.#writeFailed) await this.#recover();
         await this.#backend.write(this.#operationsOf(group, state));
       } catch (error) {
+        this.#writeFailed = true;
         for (const commit of group) commit.reject(error);
         continue;
       }
@@ -240,6 +243,22 @@ export class Store implements AsyncDisposable {
       }
     }
     this.#writing = undefined;
+  }
+
+  async #recover(): Promise<void> {
+    await this.#backend.recover();
+    const state = decodeState(await this.#backend.get(stateKey));
+    if (state.revision !== this.#durable.revision) {
+      // A failed sync can leave the batch on the disk although its callers were told otherwise; what is in memory is then wrong.
+      const error = internal(
+        `the ${this.#service} store holds a batch whose write had failed: the service must start anew`,
+      );
+      queueMicrotask(() => {
+        throw error;
+      });
+      throw error;
+    }
+    this.#writeFailed = false;
   }
 
   #takeGroup(): PendingCommit[] {
