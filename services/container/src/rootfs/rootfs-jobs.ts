@@ -1,0 +1,57 @@
+import type { ResolvedUser } from './user-spec.js';
+
+/** Mount a container's root file system and look into it. */
+export interface OpenRootfs {
+  op: 'open';
+  target: string;
+  /** Topmost first. */
+  lower: string[];
+  upper: string;
+  work: string;
+  /** Path inside the image, absolute; made when it is missing. Empty: nothing to make. */
+  workingDir: string;
+  /** `user[:group]`. */
+  user: string;
+  groups: string[];
+}
+
+export interface OpenedRootfs {
+  user: ResolvedUser;
+}
+
+/** Copy what the image has at `destination` into an empty volume. */
+export interface CopyUp {
+  op: 'copyUp';
+  rootfs: string;
+  /** Path in the container, absolute. */
+  destination: string;
+  /** Directory of the volume on the host. */
+  volume: string;
+}
+
+/** Unmount a root file system and remove the directory that held it; fine when it is not there. */
+export interface CloseRootfs {
+  op: 'close';
+  target: string;
+}
+
+/** What is asked of the worker, and what it answers. */
+export interface RootfsJobs {
+  open: { job: OpenRootfs; result: OpenedRootfs };
+  copyUp: { job: CopyUp; result: { entries: number } };
+  close: { job: CloseRootfs; result: null };
+}
+
+export type RootfsJob = RootfsJobs[keyof RootfsJobs]['job'];
+
+export interface JobMessage {
+  id: number;
+  job: RootfsJob;
+}
+
+export interface JobReply {
+  id: number;
+  result?: unknown;
+  /** `kind` is an `ErrorKind` for what a user may read. */
+  error?: { kind: string | undefined; message: string };
+}

@@ -1,0 +1,112 @@
+import type { Worker } from 'node:worker_threads';
+import { EngineError, type ErrorKind, errorKinds, internal } from '@flotilla/errors';
+import { startThreadPool, startWorker } from '@flotilla/sys';
+import type { JobReply, OpenedRootfs, OpenRootfs, RootfsJob, RootfsJobs } from './rootfs-jobs.js';
+
+interface Waiting {
+  resolve: (result: unknown) => void;
+  reject: (error: Error) => void;
+}
+
+/** Mounts, prepares and unmounts root file systems off the main thread: these calls can take as long as the disk pleases. */
+export interface Rootfs {
+  /** @throws EngineError `invalidArgument` for an unknown user or an impossible working directory; nothing is mounted then. */
+  open(job: Omit<OpenRootfs, 'op'>): Promise<OpenedRootfs>;
+  /** Copy image content into a volume that is empty; one that is not stays as it is. */
+  copyUp(rootfs: string, destination: string, volume: string): Promise<void>;
+  /** Idempotent. */
+  close(target: string): Promise<void>;
+}
+
+/**
+ * The `Rootfs` of the service: one thread for what a start waits for, another, started on first use, for copies and unmounts, which may be
+ * long. A thread that dies fails its jobs and is replaced.
+ */
+export class RootfsWorkers implements Rootfs, AsyncDisposable {
+  readonly #quick: JobThread;
+  readonly #slow: JobThread;
+
+  private constructor() {
+    this.#quick = new JobThread();
+    this.#slow = new JobThread();
+  }
+
+  static async start(): Promise<RootfsWorkers> {
+    await startThreadPool();
+    const workers = new RootfsWorkers();
+    workers.#quick.warmUp();
+    return workers;
+  }
+
+  open(job: Omit<OpenRootfs, 'op'>): Promise<OpenedRootfs> {
+    return this.#quick.run<'open'>({ op: 'open', ...job });
+  }
+
+  async copyUp(rootfs: string, destination: string, volume: string): Promise<void> {
+    await this.#slow.run<'copyUp'>({ op: 'copyUp', rootfs, destination, volume });
+  }
+
+  async close(target: string): Promise<void> {
+    await this.#slow.run<'close'>({ op: 'close', target });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([this.#quick.stop(), this.#slow.stop()]);
+  }
+}
+
+class JobThread {
+  #worker: Worker | undefined;
+  #nextId = 1;
+  readonly #waiting = new Map<number, Waiting>();
+
+  warmUp(): void {
+    this.#start();
+  }
+
+  run<K extends keyof RootfsJobs>(job: RootfsJobs[K]['job']): Promise<RootfsJobs[K]['result']> {
+    const worker = this.#worker ?? this.#start();
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve: (result) => resolve(result as RootfsJobs[K]['result']), reject });
+      worker.ref();
+      worker.postMessage({ id, job: job satisfies RootfsJob });
+    });
+  }
+
+  async stop(): Promise<void> {
+    const worker = this.#worker;
+    this.#worker = undefined;
+    await worker?.terminate();
+  }
+
+  #start(): Worker {
+    const worker = startWorker('rootfs-prepare-worker', import.meta.url);
+    this.#worker = worker;
+    worker.on('message', (reply: JobReply) => {
+      const waiting = this.#waiting.get(reply.id);
+      this.#waiting.delete(reply.id);
+      if (this.#waiting.size === 0) worker.unref();
+      if (reply.error === undefined) waiting?.resolve(reply.result);
+      else waiting?.reject(restoreError(reply.error));
+    });
+    let failure: Error | undefined;
+    worker.on('error', (error: Error) => {
+      failure = error;
+    });
+    worker.on('exit', () => {
+      if (this.#worker === worker) this.#worker = undefined;
+      const cause = failure === undefined ? {} : { cause: failure };
+      for (const waiting of this.#waiting.values())
+        waiting.reject(internal('the root file system worker ended', cause));
+      this.#waiting.clear();
+    });
+    worker.unref();
+    return worker;
+  }
+}
+
+function restoreError({ kind, message }: { kind: string | undefined; message: string }): Error {
+  const known: ErrorKind | undefined = errorKinds.find((candidate) => candidate === kind);
+  return known === undefined ? internal(message) : new EngineError(known, message);
+}
