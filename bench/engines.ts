@@ -1,0 +1,133 @@
+import { execFileSync } from 'node:child_process';
+import { readFileSync, readdirSync } from 'node:fs';
+import {
+  createNetworkNamespace,
+  startDockerd,
+  startEngine,
+  startRegistry,
+  type FixtureImage,
+  type NetworkNamespace,
+} from '@flotilla/testkit';
+import { EngineApi } from './engine-api.js';
+import type { BenchEngine } from './measurement.js';
+
+/** A started engine, its namespace and its registry; disposing ends all of it. */
+export interface StartedEngine extends AsyncDisposable {
+  readonly bench: BenchEngine;
+  /** Milliseconds from spawn to the first 200 of /containers/json. */
+  readonly startMs: number;
+  readonly version: string;
+}
+
+const REGISTRY_PORT = 5000;
+
+function pssKib(pid: number): number {
+  try {
+    return Number(/^Pss:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1] ?? 0);
+  } catch {
+    return 0; // ended meanwhile
+  }
+}
+
+/** `pid` and everything below it in the process tree. */
+export function processTree(pid: number): number[] {
+  const children = new Map<number, number[]>();
+  for (const entry of readdirSync('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'utf8');
+      const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+      children.set(parent, [...(children.get(parent) ?? []), Number(entry)]);
+    } catch {
+      continue; // ended meanwhile
+    }
+  }
+  const tree = [pid];
+  for (const each of tree) tree.push(...(children.get(each) ?? []));
+  return tree;
+}
+
+function shims(directory: string): number[] {
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
+    .filter((entry) => {
+      try {
+        const words = readFileSync(`/proc/${entry}/cmdline`, 'utf8').split('\0');
+        return words[0]?.includes('containerd-shim') === true && words.some((word) => word.includes(directory));
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
+function benchEngine(
+  name: BenchEngine['name'],
+  socket: string,
+  namespace: NetworkNamespace,
+  directory: string,
+  processes: () => number[],
+): BenchEngine {
+  const env = { ...process.env, DOCKER_HOST: `unix://${socket}` };
+  return {
+    name,
+    api: new EngineApi(socket),
+    registry: `127.0.0.1:${REGISTRY_PORT}`,
+    cli(args, input) {
+      execFileSync('docker', [...args], {
+        env,
+        stdio: [input ? 'pipe' : 'ignore', 'ignore', 'pipe'],
+        ...(input ? { input } : {}),
+      });
+    },
+    shell(line) {
+      const [file, argv] = namespace.command('bash', ['-o', 'pipefail', '-c', line]);
+      execFileSync(file, argv, { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    },
+    pssKib: () => processes().reduce((sum, pid) => sum + pssKib(pid), 0),
+    shimPssKib: () => shims(directory).reduce((sum, pid) => sum + pssKib(pid), 0),
+  };
+}
+
+/** Start one engine with its own namespace, registry and data root below `directory`. */
+export async function startBenchEngine(
+  name: BenchEngine['name'],
+  options: {
+    directory: string;
+    cacheDirectory: string;
+    images: readonly { image: FixtureImage; repository: string; tag: string }[];
+  },
+): Promise<StartedEngine> {
+  const namespace = createNetworkNamespace();
+  const registry = await startRegistry({ directory: `${options.directory}/registry`, port: REGISTRY_PORT, namespace });
+  for (const { image, repository, tag } of options.images) await registry.push(image, repository, tag);
+  const directory = `${options.directory}/engine`;
+  if (name === 'dockerd') {
+    const peer = await startDockerd({ directory, cacheDirectory: options.cacheDirectory, namespace });
+    const version = execFileSync('docker', ['version', '--format', 'dockerd {{.Server.Version}}'], {
+      env: { ...process.env, DOCKER_HOST: `unix://${peer.socket}` },
+      encoding: 'utf8',
+    }).trim();
+    return {
+      bench: benchEngine(name, peer.socket, namespace, directory, () => peer.processIds()),
+      startMs: peer.startMs,
+      version,
+      async [Symbol.asyncDispose]() {
+        await peer[Symbol.asyncDispose]();
+        await registry[Symbol.asyncDispose]();
+        namespace[Symbol.dispose]();
+      },
+    };
+  }
+  const engine = await startEngine({ directory, namespace });
+  return {
+    bench: benchEngine(name, engine.socket, namespace, directory, () => processTree(engine.launcherPid)),
+    startMs: engine.startMs,
+    version: 'flotilla',
+    async [Symbol.asyncDispose]() {
+      await engine[Symbol.asyncDispose]();
+      await registry[Symbol.asyncDispose]();
+      namespace[Symbol.dispose]();
+    },
+  };
+}

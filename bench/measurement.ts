@@ -1,0 +1,44 @@
+import type { EngineApi } from './engine-api.js';
+
+/** One of the two engines while it runs, as a measurement sees it. */
+export interface BenchEngine {
+  readonly name: 'flotilla' | 'dockerd';
+  readonly api: EngineApi;
+  /** Reference prefix of the registry in the engine's namespace. */
+  readonly registry: string;
+  /** Run the docker CLI against this engine; stdout discarded. */
+  cli(args: readonly string[], input?: Buffer): void;
+  /** Shell line run in the engine's namespace with DOCKER_HOST set. */
+  shell(line: string): void;
+  /** Proportional set size of the engine's own processes (no shims), in KiB. */
+  pssKib(): number;
+  /** Proportional set size of all shims that the engine started, in KiB. */
+  shimPssKib(): number;
+}
+
+/** A question, how often it is asked of each engine in turn, and what its number means. */
+export interface Measurement {
+  readonly title: string;
+  readonly unit: 'ms' | 'req/s' | 'MB/s' | 'MiB';
+  readonly rounds: number;
+  /** Aim of the ratio flotilla / dockerd. */
+  readonly aim?: { kind: 'at most' | 'at least'; ratio: number };
+  prepare?(engine: BenchEngine): Promise<void> | void;
+  measure(engine: BenchEngine): Promise<number> | number;
+  cleanUp?(engine: BenchEngine): Promise<void> | void;
+}
+
+/** Wall time of an action in milliseconds. */
+export async function elapsedMs(action: () => Promise<unknown> | unknown): Promise<number> {
+  const started = performance.now();
+  await action();
+  return performance.now() - started;
+}
+
+/** Middle value. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? upper) + upper) / 2;
+}

@@ -1,0 +1,179 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import {
+  debianImage,
+  dockerArchive,
+  gzipLayer,
+  makeImage,
+  ociArchive,
+  plainTar,
+  tarDirectory,
+  writeBusyboxRootfs,
+} from '@flotilla/testkit';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startTestEngine, type TestEngine } from './test-engine.js';
+
+const cacheDirectory = join(import.meta.dirname, '../../.cache');
+
+describe('images', () => {
+  let t: TestEngine;
+  beforeAll(async () => {
+    t = await startTestEngine({ pull: false });
+  });
+  afterAll(async () => {
+    await t[Symbol.asyncDispose]();
+  });
+  const layerDirectories = async () => (await t.ok('images', '-aq')).split('\n').filter(Boolean).length;
+
+  it('pulls by tag and by digest, lists, inspects and removes', async () => {
+    const reference = `${t.registry.address}/busybox`;
+    const pulled = await t.ok('pull', reference);
+    expect(pulled).toContain('Using default tag: latest');
+    expect(pulled).toContain('latest: Pulling from busybox');
+    expect(pulled).toContain(`Digest: ${t.busybox.manifestDigest}`);
+    expect(pulled).toContain(`Status: Downloaded newer image for ${reference}:latest`);
+    expect(await t.ok('pull', reference)).toContain(`Status: Image is up to date for ${reference}:latest`);
+    expect(await t.ok('images', '--no-trunc', '--format', '{{.ID}} {{.Repository}}:{{.Tag}}')).toBe(
+      `${t.busybox.id} ${reference}:latest`,
+    );
+    expect(
+      await t.ok('inspect', '-f', '{{.Id}} {{json .RepoDigests}} {{.Architecture}} {{json .Config.Cmd}}', reference),
+    ).toBe(`${t.busybox.id} ["${reference}@${t.busybox.manifestDigest}"] amd64 ["sh"]`);
+    await t.ok('pull', `${reference}@${t.busybox.manifestDigest}`);
+    await t.ok('tag', reference, 'mine:v1');
+    expect(await t.ok('rmi', 'mine:v1')).toBe('Untagged: mine:v1');
+    expect(await t.ok('history', '--format', '{{.CreatedBy}}', reference)).toContain('fixture layer 0');
+    const removed = await t.ok('rmi', '-f', t.busybox.id);
+    expect(removed).toContain(`Deleted: ${t.busybox.id}`);
+    expect(await layerDirectories()).toBe(0);
+  });
+
+  it('pulls an image of about 10,000 files whole', async () => {
+    const image = debianImage(cacheDirectory);
+    await t.registry.push(image, 'debian', 'bookworm');
+    await t.ok('pull', '-q', `${t.registry.address}/debian:bookworm`);
+    const script =
+      'test "$(stat -c %a /tmp)" = 1777 && test -u /usr/bin/passwd && dpkg -s bash >/dev/null && cat /etc/debian_version';
+    expect(await t.ok('run', '--rm', `${t.registry.address}/debian:bookworm`, 'sh', '-c', script)).toMatch(/^12\./);
+    await t.ok('rmi', `${t.registry.address}/debian:bookworm`);
+  });
+
+  it('loads docker archives and OCI layouts, compressed or not', async () => {
+    writeFileSync(`${t.directory}/docker.tar`, dockerArchive(t.busybox, ['loaded:docker']));
+    writeFileSync(`${t.directory}/oci.tar`, ociArchive(t.busybox, 'docker.io/library/loaded:oci'));
+    expect(await t.ok('load', '-i', `${t.directory}/docker.tar`)).toContain('Loaded image: loaded:docker');
+    expect(await t.ok('load', '-i', `${t.directory}/oci.tar`)).toContain('Loaded image: loaded:oci');
+    const { gzipSync } = await import('node:zlib');
+    writeFileSync(`${t.directory}/docker.tar.gz`, gzipSync(readFileSync(`${t.directory}/docker.tar`)));
+    expect(await t.ok('load', '-i', `${t.directory}/docker.tar.gz`)).toContain('Loaded image: loaded:docker');
+    expect(await t.ok('run', '--rm', 'loaded:oci', 'echo', 'ok')).toBe('ok');
+    expect(await t.ok('inspect', '-f', '{{.Id}}', 'loaded:docker')).toBe(t.busybox.id);
+    await t.ok('rmi', 'loaded:docker', 'loaded:oci');
+  });
+
+  it('imports a root file system with changes', async () => {
+    const root = `${t.directory}/import-root`;
+    mkdirSync(root);
+    writeBusyboxRootfs(root);
+    writeFileSync(`${t.directory}/root.tar`, tarDirectory(root));
+    const id = await t.ok(
+      'import',
+      '-c',
+      'CMD ["echo","imported"]',
+      '-c',
+      'ENV A=b',
+      '-m',
+      'a message',
+      `${t.directory}/root.tar`,
+      'imported:1',
+    );
+    expect(id).toMatch(/^sha256:[0-9a-f]{64}$/);
+    expect(await t.ok('run', '--rm', 'imported:1')).toBe('imported');
+    await t.ok('rmi', 'imported:1');
+  });
+
+  it('applies whiteouts and replaced files over layers', async () => {
+    const base = gzipLayer(
+      plainTar([
+        { name: 'keep/', type: '5' },
+        ['keep/a', Buffer.from('old')],
+        ['gone', Buffer.from('x')],
+        { name: 'dir/', type: '5' },
+        ['dir/hidden', Buffer.from('x')],
+      ]),
+    );
+    const busybox = t.busybox.layers[0];
+    if (busybox === undefined) throw new Error('no busybox layer');
+    const top = gzipLayer(
+      plainTar([
+        ['keep/a', Buffer.from('new')],
+        ['.wh.gone', Buffer.alloc(0)],
+        { name: 'dir/', type: '5' },
+        ['dir/.wh..wh..opq', Buffer.alloc(0)],
+        ['dir/shown', Buffer.from('y')],
+      ]),
+    );
+    const image = makeImage([busybox, base, top], { Env: ['PATH=/bin'], Cmd: ['sh'] });
+    await t.registry.push(image, 'whiteouts', 'latest');
+    const out = await t.ok(
+      'run',
+      '--rm',
+      `${t.registry.address}/whiteouts`,
+      'sh',
+      '-c',
+      'cat /keep/a; ls /gone 2>/dev/null; ls /dir',
+    );
+    expect(out).toBe('newshown');
+    await t.ok('rmi', `${t.registry.address}/whiteouts`);
+  });
+
+  it('refuses to remove an image that a container uses', async () => {
+    const reference = `${t.registry.address}/busybox:latest`;
+    await t.ok('pull', '-q', reference);
+    const id = await t.ok('create', reference);
+    const refused = await t.docker(['rmi', reference]);
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain(
+      `conflict: unable to remove repository reference "${reference}" (must force) - container ${id.slice(0, 12)} is using its referenced image`,
+    );
+    await t.ok('rm', id);
+    await t.ok('rmi', reference);
+  });
+
+  it.each([
+    ['run', ['run', 'absent'], 'Unable to find image'],
+    ['inspect', ['image', 'inspect', 'absent'], 'No such image: absent'],
+    ['rmi', ['rmi', 'absent'], 'No such image: absent'],
+    ['tag', ['tag', 'absent', 'x'], 'No such image: absent'],
+    [
+      'pull of a bad reference',
+      ['pull', 'UPPER/case'],
+      'invalid reference format: repository name (UPPER/case) must be lowercase',
+    ],
+  ])('says clearly what is missing: %s', async (_what, args, phrase) => {
+    const result = await t.docker(args);
+    expect(result.code).not.toBe(0);
+    expect(result.stderr).toContain(phrase);
+  });
+
+  it('says what a registry does not have', async () => {
+    const result = await t.docker(['pull', `${t.registry.address}/busybox:nope`]);
+    expect(result.code).toBe(1);
+    expect(result.stderr).toContain(`manifest for ${t.registry.address}/busybox:nope not found: manifest unknown`);
+  });
+
+  it.each([
+    ['truncated', (tar: Buffer) => tar.subarray(0, tar.length / 2)],
+    ['not a tar', () => Buffer.from('this is not an archive'.repeat(100))],
+    ['empty', () => Buffer.alloc(0)],
+  ])('refuses a %s archive and keeps nothing', async (_what, damage) => {
+    const before = await layerDirectories();
+    const path = `${t.directory}/damaged.tar`;
+    writeFileSync(path, damage(dockerArchive(t.busybox, ['damaged:1'])));
+    const result = await t.docker(['load', '-i', path]);
+    expect(result.code).not.toBe(0);
+    expect(result.stderr.trim().split('\n')).toHaveLength(1);
+    expect(await layerDirectories()).toBe(before);
+  });
+});

@@ -1,0 +1,101 @@
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import {
+  busyboxImage,
+  createNetworkNamespace,
+  startEngine,
+  startRegistry,
+  type EngineUnderTest,
+  type FixtureImage,
+  type NetworkNamespace,
+  type Registry,
+} from '@flotilla/testkit';
+
+/** What a finished CLI command left. */
+export interface CommandResult {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** An engine as `npm start` runs it, a registry and the stock docker CLI, in a network namespace of the test's own. */
+export interface TestEngine extends AsyncDisposable {
+  readonly engine: EngineUnderTest;
+  readonly namespace: NetworkNamespace;
+  readonly registry: Registry;
+  /** Scratch directory on tmpfs, removed at the end. */
+  readonly directory: string;
+  readonly busybox: FixtureImage;
+  /** Run the docker CLI to its end. */
+  docker(args: readonly string[], options?: { input?: string | Buffer; signal?: AbortSignal }): Promise<CommandResult>;
+  /** As {@link docker}, but a non-zero exit throws with stderr. @returns stdout without the last newline. */
+  ok(...args: string[]): Promise<string>;
+}
+
+/** Run a command to its end, collecting its output. */
+export function runCommand(
+  command: string,
+  args: readonly string[],
+  options: { input?: string | Buffer; env?: NodeJS.ProcessEnv; signal?: AbortSignal } = {},
+): Promise<CommandResult> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, [...args], {
+      env: { ...process.env, ...options.env },
+      stdio: ['pipe', 'pipe', 'pipe'],
+      ...(options.signal ? { signal: options.signal } : {}),
+    });
+    const stdout: Buffer[] = [];
+    const stderr: Buffer[] = [];
+    child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
+    child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
+    child.stdin.on('error', () => undefined); // the command may not read its input
+    child.stdin.end(options.input ?? '');
+    child.on('error', reject);
+    child.on('close', (code) =>
+      resolve({ code, stdout: Buffer.concat(stdout).toString(), stderr: Buffer.concat(stderr).toString() }),
+    );
+  });
+}
+
+/** Start everything; `busybox:latest` is pushed to the registry and, unless `pull` is false, pulled and tagged. */
+export async function startTestEngine(options: { pull?: boolean; args?: string[] } = {}): Promise<TestEngine> {
+  const directory = mkdtempSync('/dev/shm/flotilla-e2e-');
+  const namespace = createNetworkNamespace();
+  const busybox = busyboxImage(directory);
+  const registry = await startRegistry({ directory: `${directory}/registry`, port: 5000, namespace });
+  await registry.push(busybox, 'busybox', 'latest');
+  const engine = await startEngine({
+    directory: `${directory}/engine`,
+    namespace,
+    ...(options.args ? { args: options.args } : {}),
+  });
+  const env = { DOCKER_HOST: `unix://${engine.socket}`, DOCKER_CONFIG: `${directory}/docker-config` };
+  const docker: TestEngine['docker'] = (args, more = {}) => runCommand('docker', args, { env, ...more });
+  const ok: TestEngine['ok'] = async (...args) => {
+    const result = await docker(args);
+    if (result.code !== 0)
+      throw new Error(`docker ${args.join(' ')}: ${result.code}\n${result.stderr}\n${result.stdout}`);
+    return result.stdout.replace(/\n$/, '');
+  };
+  if (options.pull !== false) {
+    await ok('pull', '-q', `${registry.address}/busybox:latest`);
+    await ok('tag', `${registry.address}/busybox:latest`, 'busybox:latest');
+  }
+  return {
+    engine,
+    namespace,
+    registry,
+    directory,
+    busybox,
+    docker,
+    ok,
+    async [Symbol.asyncDispose]() {
+      const ids = (await docker(['ps', '-aq'])).stdout.split('\n').filter(Boolean);
+      if (ids.length > 0) await docker(['rm', '-fv', ...ids]);
+      await engine[Symbol.asyncDispose]();
+      await registry[Symbol.asyncDispose]();
+      namespace[Symbol.dispose]();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
