@@ -14,3 +14,4 @@ export { Timestamp } from './generated/google/protobuf/timestamp.js';
 export * from './timestamps.js';
 export * as rpcHealth from './generated/third_party/grpc/health/v1/health.js';
 export * as rpcReflection from './generated/third_party/grpc/reflection/v1/reflection.js';
+export { BinaryReader, BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
