@@ -29,15 +29,17 @@ export class HybridClock {
 }
 
 // Date.now() has milliseconds only: the monotonic clock fills in the rest, anchored anew when the two drift apart (the wall clock was set).
+// Never behind Date.now(), so that what happens after a client has read its clock is not stamped before that.
 function preciseWallClock(): () => bigint {
-  let anchorWall = BigInt(Date.now()) * millisecond;
+  let anchorWall = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
   let anchorMonotonic = process.hrtime.bigint();
   return () => {
     const monotonic = process.hrtime.bigint();
     const estimate = anchorWall + (monotonic - anchorMonotonic);
     const wall = BigInt(Date.now()) * millisecond;
-    const drift = estimate - wall;
-    if (drift > -2n * millisecond && drift < 2n * millisecond) return estimate;
+    const ahead = estimate - wall;
+    if (ahead >= 0n && ahead < 2n * millisecond) return estimate;
+    if (ahead > -2n * millisecond && ahead < 0n) return wall;
     anchorWall = wall;
     anchorMonotonic = monotonic;
     return wall;
