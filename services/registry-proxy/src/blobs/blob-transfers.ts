@@ -1,0 +1,158 @@
+import type { Digest } from '@flotilla/oci';
+import { repositoryName } from '@flotilla/oci';
+import { fingerprint } from '../upstream/credentials.js';
+import { discard } from '../upstream/http-transport.js';
+import { pullScope } from '../upstream/manifests.js';
+import type { BlobCache } from './blob-cache.js';
+import { downloadBlob } from './blob-download.js';
+import type { BlobProgress, BlobRequest, DownloadDeps } from './blob-download.js';
+import type { BlobWriters } from './blob-writer.js';
+
+export interface TransferDeps extends DownloadDeps {
+  readonly cache: BlobCache;
+  readonly writers: BlobWriters;
+}
+
+export interface BlobResult {
+  readonly size: number;
+  /** Bytes that came from the network for this digest's transfer; 0 when cached. */
+  readonly transferred: number;
+}
+
+/** Fetches blobs into the cache: one transfer per digest however many ask; it ends when nobody waits any more. */
+export class BlobTransfers {
+  readonly #deps: TransferDeps;
+  readonly #running = new Map<Digest, Transfer>();
+
+  constructor(deps: TransferDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Bring the blob into the cache and keep it there while `use` runs. A caller that did not fetch it itself must be one
+   * whom the registry lets read it. Cancelling ends only this caller's wait; a transfer that nobody waits for stops and
+   * keeps what it has.
+   */
+  async fetch<T>(
+    request: BlobRequest,
+    report: (progress: BlobProgress) => void,
+    signal: AbortSignal,
+    use: (result: BlobResult) => Promise<T>,
+  ): Promise<T> {
+    const { cache } = this.#deps;
+    try {
+      return await cache.pinned(request.digest, async () => use(await this.#bring(request, report, signal)));
+    } finally {
+      await cache.evict();
+    }
+  }
+
+  async #bring(request: BlobRequest, report: Report, signal: AbortSignal): Promise<BlobResult> {
+    const access = `${repositoryName(request.repository)} ${fingerprint(request.credentials)}`;
+    for (;;) {
+      let transfer = this.#running.get(request.digest);
+      if (transfer === undefined) {
+        const size = await this.#deps.cache.size(request.digest);
+        if (size !== undefined) {
+          await this.#checkAccess(request, signal);
+          return { size, transferred: 0 };
+        }
+        // Another caller may have begun while this one looked.
+        transfer = this.#running.get(request.digest) ?? this.#start(request, access);
+      }
+      if (transfer.access !== access) await this.#checkAccess(request, signal);
+      const result = await transfer.join(report, signal);
+      // Undefined: it was given up in the moment of joining.
+      if (result !== undefined) return result;
+    }
+  }
+
+  #start(request: BlobRequest, access: string): Transfer {
+    const transfer = new Transfer(access, (report, signal) => this.#download(request, report, signal));
+    this.#running.set(request.digest, transfer);
+    void transfer.ended.then(() => {
+      if (this.#running.get(request.digest) === transfer) this.#running.delete(request.digest);
+    });
+    return transfer;
+  }
+
+  async #download(request: BlobRequest, report: Report, signal: AbortSignal): Promise<BlobResult> {
+    const { cache, writers } = this.#deps;
+    return cache.pinned(request.digest, async () => {
+      const writer = await writers.open(cache.partialPath(request.digest));
+      let transferred: number;
+      try {
+        transferred = await downloadBlob(this.#deps, request, writer, report, signal);
+      } finally {
+        await writer.close();
+      }
+      await cache.complete(request.digest);
+      return { size: writer.size, transferred };
+    });
+  }
+
+  async #checkAccess({ repository, digest, credentials }: BlobRequest, signal: AbortSignal): Promise<void> {
+    const { client } = this.#deps;
+    await client.withRegistry(repository.domain, signal, async (registry) => {
+      const response = await client.request(registry, {
+        method: 'HEAD',
+        path: `${repository.path}/blobs/${digest}`,
+        scope: pullScope(repository),
+        credentials,
+        signal,
+      });
+      await discard(response.body);
+    });
+  }
+}
+
+type Report = (progress: BlobProgress) => void;
+
+class Transfer {
+  readonly access: string;
+  /** Resolves, never rejects, when it is over in whatever way. */
+  readonly ended: Promise<void>;
+  readonly #result: Promise<BlobResult>;
+  readonly #abort = new AbortController();
+  readonly #reports = new Set<Report>();
+  #last: BlobProgress | undefined;
+
+  constructor(access: string, run: (report: Report, signal: AbortSignal) => Promise<BlobResult>) {
+    this.access = access;
+    this.#result = run((progress) => {
+      this.#last = progress;
+      for (const report of this.#reports) report(progress);
+    }, this.#abort.signal);
+    this.ended = this.#result.then(
+      () => undefined,
+      () => undefined,
+    );
+  }
+
+  async join(report: Report, signal: AbortSignal): Promise<BlobResult | undefined> {
+    if (this.#abort.signal.aborted) {
+      await this.ended;
+      return undefined;
+    }
+    this.#reports.add(report);
+    if (this.#last !== undefined) report(this.#last);
+    try {
+      return await raceSignal(this.#result, signal);
+    } finally {
+      this.#reports.delete(report);
+      if (this.#reports.size === 0) this.#abort.abort(new Error('nobody waits for the blob'));
+    }
+  }
+}
+
+/** The promise, or the signal's reason if that comes first. */
+function raceSignal<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => {
+      reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'));
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

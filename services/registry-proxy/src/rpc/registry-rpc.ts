@@ -1,0 +1,191 @@
+import { invalidArgument, notFound } from '@flotilla/errors';
+import {
+  familiarName,
+  familiarString,
+  maxConfigBytes,
+  parseDigest,
+  parseImageConfig,
+  parseManifest,
+  parseReference,
+  trimReference,
+  withTagOrDigest,
+} from '@flotilla/oci';
+import type { Descriptor, Platform, Reference } from '@flotilla/oci';
+import { registry } from '@flotilla/proto';
+import type { common } from '@flotilla/proto';
+import { serverStream, serviceEntry, unary } from '@flotilla/rpc';
+import type { ServiceEntry } from '@flotilla/rpc';
+import type { BlobCache } from '../blobs/blob-cache.js';
+import type { BlobProgress, BlobRequest } from '../blobs/blob-download.js';
+import type { BlobTransfers } from '../blobs/blob-transfers.js';
+import type { Endpoints } from '../upstream/endpoints.js';
+import { authenticate } from '../upstream/login.js';
+import type { FetchedManifest, ManifestRequest, Manifests } from '../upstream/manifests.js';
+import type { RegistryClient } from '../upstream/registry-client.js';
+import { toPullError } from '../upstream/registry-error.js';
+import { latestThenEnd } from './latest-then-end.js';
+
+export interface RegistryRpcDeps {
+  readonly endpoints: Endpoints;
+  readonly client: RegistryClient;
+  readonly manifests: Manifests;
+  readonly transfers: BlobTransfers;
+  readonly cache: BlobCache;
+}
+
+/** RegistryService over the proxy's parts. */
+export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
+  const { endpoints, client, manifests, transfers, cache } = deps;
+
+  const resolve = async (request: ManifestRequest): Promise<FetchedManifest> => {
+    try {
+      return await manifests.fetch(request);
+    } catch (error) {
+      request.signal?.throwIfAborted();
+      throw toPullError(error, subjectOf(request));
+    }
+  };
+
+  return serviceEntry(registry.RegistryServiceService, {
+    resolveManifest: unary(async (request: registry.ResolveManifestRequest, { signal }) => {
+      const { mediaType, digest, content } = await resolve(manifestRequest(request, signal));
+      return { mediaType, digest, content, warnings: [] };
+    }),
+
+    fetchBlob: serverStream((request: registry.FetchBlobRequest, { signal }) => {
+      const wanted: BlobRequest = {
+        repository: trimReference(parseReference(request.repository)),
+        digest: parseDigest(request.digest),
+        size: sizeOf(request.sizeBytes),
+        credentials: request.credentials,
+      };
+      return fetchBlob(transfers, cache, wanted, request.stream, signal);
+    }),
+
+    authenticate: unary(async ({ credentials }: registry.AuthenticateRequest, { signal }) => {
+      if (credentials === undefined) throw invalidArgument('no credentials given');
+      return { status: 'Login Succeeded', identityToken: await authenticate(client, credentials, signal) };
+    }),
+
+    inspectDistribution: unary(async (request: registry.InspectDistributionRequest, { signal }) => {
+      const wanted = manifestRequest(request, signal);
+      const found = await resolve(wanted);
+      const manifest = parseManifest(found.content, found.mediaType);
+      const descriptor: common.Descriptor = {
+        mediaType: manifest.mediaType,
+        digest: found.digest,
+        sizeBytes: BigInt(found.content.length),
+        urls: [],
+        annotations: {},
+      };
+      if (manifest.kind === 'index') {
+        return { descriptor, platforms: manifest.manifests.flatMap(platformOf) };
+      }
+      const config = await readConfig(transfers, cache, wanted, manifest.config, signal);
+      return { descriptor, platforms: config === undefined ? [] : [toProto(config)] };
+    }),
+
+    getRegistryConfig: unary((_: registry.GetRegistryConfigRequest) => {
+      const hub = { name: 'docker.io', mirrors: [...endpoints.mirrors], secure: true, official: true };
+      const insecure = endpoints.insecureNames.map((name) => ({ name, mirrors: [], secure: false, official: false }));
+      return Promise.resolve({
+        insecureCidrs: [...endpoints.insecureCidrs],
+        indexes: [hub, ...insecure],
+        mirrors: [...endpoints.mirrors],
+      });
+    }),
+  });
+}
+
+async function* fetchBlob(
+  transfers: BlobTransfers,
+  cache: BlobCache,
+  wanted: BlobRequest,
+  asStream: boolean,
+  signal: AbortSignal,
+): AsyncGenerator<registry.FetchBlobResponse> {
+  const steps = latestThenEnd<BlobProgress, { path: string; size: number; transferred: number }>((report) =>
+    transfers.fetch(wanted, report, signal, async ({ size, transferred }) => ({
+      path: await cache.handOver(wanted.digest),
+      size,
+      transferred,
+    })),
+  );
+  try {
+    for await (const step of steps) {
+      if (step.kind === 'latest') {
+        const { current, total, status } = step.value;
+        const value = { currentBytes: BigInt(current), totalBytes: BigInt(total), status };
+        yield { event: { $case: 'progress', value } };
+        continue;
+      }
+      const { path, size, transferred } = step.value;
+      const value = { path, sizeBytes: BigInt(size), transferredBytes: BigInt(transferred) };
+      if (!asStream) yield { event: { $case: 'done', value } };
+      else {
+        for await (const chunk of cache.takeBack(path)) yield { event: { $case: 'data', value: chunk } };
+        yield { event: { $case: 'done', value: { ...value, path: '' } } };
+      }
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw toPullError(error, subjectOf({ repository: wanted.repository, target: wanted.digest }));
+  }
+}
+
+async function readConfig(
+  transfers: BlobTransfers,
+  cache: BlobCache,
+  { repository, credentials }: ManifestRequest,
+  { digest, size }: Descriptor,
+  signal: AbortSignal,
+): Promise<Platform | undefined> {
+  if (size > maxConfigBytes) return undefined;
+  return transfers.fetch(
+    { repository, digest, size, credentials },
+    () => undefined,
+    signal,
+    async () => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of cache.read(digest)) chunks.push(chunk);
+      try {
+        return parseImageConfig(Buffer.concat(chunks)).platform;
+      } catch {
+        // An artifact that is no image has no platform.
+        return undefined;
+      }
+    },
+  );
+}
+
+function manifestRequest(
+  request: registry.ResolveManifestRequest | registry.InspectDistributionRequest,
+  signal: AbortSignal,
+): ManifestRequest {
+  const repository = trimReference(parseReference(request.repository));
+  if (request.reference === '') throw notFound('no tag or digest given');
+  withTagOrDigest(repository, request.reference);
+  return { repository, target: request.reference, credentials: request.credentials, signal };
+}
+
+function subjectOf({ repository, target }: { repository: Reference; target: string }): {
+  name: string;
+  reference: string;
+} {
+  return { name: familiarName(repository), reference: familiarString(withTagOrDigest(repository, target)) };
+}
+
+function sizeOf(bytes: bigint): number {
+  if (bytes < 0n || bytes > BigInt(Number.MAX_SAFE_INTEGER)) throw invalidArgument(`invalid blob size ${bytes}`);
+  return Number(bytes);
+}
+
+const platformOf = ({ platform }: Descriptor): common.Platform[] => (platform === undefined ? [] : [toProto(platform)]);
+
+const toProto = ({ os, architecture, variant, osVersion = '' }: Platform): common.Platform => ({
+  os,
+  architecture,
+  variant,
+  osVersion,
+  osFeatures: [],
+});

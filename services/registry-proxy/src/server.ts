@@ -1,0 +1,76 @@
+import { join } from 'node:path';
+import { createLogger } from '@flotilla/log';
+import type { Logger } from '@flotilla/log';
+import { serve } from '@flotilla/rpc';
+import type { RunningServer } from '@flotilla/rpc';
+import { BlobCache } from './blobs/blob-cache.js';
+import { BlobTransfers } from './blobs/blob-transfers.js';
+import { BlobWriters } from './blobs/blob-writer.js';
+import type { RegistryProxyConfig } from './config.js';
+import { registryRpc } from './rpc/registry-rpc.js';
+import { Endpoints } from './upstream/endpoints.js';
+import { HttpTransport } from './upstream/http-transport.js';
+import { Manifests } from './upstream/manifests.js';
+import { RegistryClient } from './upstream/registry-client.js';
+
+/** Parts that tests may replace. */
+export interface RegistryProxyDeps {
+  readonly log: Logger;
+}
+
+/** Start registry-proxy; disposing drains calls and closes connections and writer threads. */
+export async function startRegistryProxyService(
+  config: RegistryProxyConfig,
+  overrides: Partial<RegistryProxyDeps> = {},
+): Promise<RunningServer> {
+  const { registry: settings } = config;
+  const log = overrides.log ?? createLogger({ service: 'registry-proxy', ...config.log });
+  const cache = await BlobCache.open({
+    blobsDir: join(config.dataDir, 'blobs'),
+    exchangeDir: join(config.dataRoot, 'exchange'),
+    maxBytes: settings.cacheBytes,
+  });
+  const transport = new HttpTransport({ ...settings, userAgent: `flotilla/${config.version}` });
+  const writers = new BlobWriters();
+  const endpoints = new Endpoints(settings);
+  const client = new RegistryClient(endpoints, transport);
+  const retry = {
+    attempts: settings.maxDownloadAttempts,
+    firstDelayMs: settings.retryDelayMs,
+    maxDelayMs: settings.maxRetryDelayMs,
+  };
+  // A manifest is what a user waits for with nothing on the screen: fewer tries, shorter waits.
+  const manifestRetry = {
+    ...retry,
+    attempts: Math.min(3, retry.attempts),
+    maxDelayMs: Math.min(2_000, retry.maxDelayMs),
+  };
+  const manifests = new Manifests(client, manifestRetry);
+  const transfers = new BlobTransfers({ client, retry, cache, writers });
+  const dispose = async (): Promise<void> => {
+    await writers[Symbol.asyncDispose]();
+    await transport[Symbol.asyncDispose]();
+  };
+  try {
+    const server = await serve({
+      listen: config.listen,
+      services: [registryRpc({ endpoints, client, manifests, transfers, cache })],
+      log,
+      service: 'registry-proxy',
+      version: config.version,
+      engineId: config.engineId,
+    });
+    log.info({ address: server.address }, 'serving');
+    return {
+      address: server.address,
+      health: server.health,
+      async [Symbol.asyncDispose]() {
+        await server[Symbol.asyncDispose]();
+        await dispose();
+      },
+    };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+}

@@ -1,0 +1,211 @@
+import { Agent, EnvHttpProxyAgent, request } from 'undici';
+import type { Dispatcher } from 'undici';
+import { readCertificates, trustedAuthorities } from './certificates.js';
+import { RegistryError, readRegistryError } from './registry-error.js';
+import { toTransportError } from './transport-error.js';
+
+export interface TransportOptions {
+  readonly certsDir: string;
+  readonly connectTimeoutMs: number;
+  readonly headersTimeoutMs: number;
+  /** Longest silence inside a body. */
+  readonly bodyTimeoutMs: number;
+  readonly proxies?: ProxyRules | undefined;
+  readonly userAgent: string;
+}
+
+export interface ProxyRules {
+  readonly httpProxy: string;
+  readonly httpsProxy: string;
+  readonly noProxy: string;
+}
+
+export interface HttpRequest {
+  readonly method: 'GET' | 'HEAD' | 'POST';
+  readonly url: URL;
+  /** False: any certificate will do. */
+  readonly verifyTls: boolean;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string;
+  readonly signal?: AbortSignal | undefined;
+  /** Instead of the transport's own, for requests that should answer at once. */
+  readonly headersTimeoutMs?: number;
+}
+
+export interface HttpResponse {
+  readonly status: number;
+  readonly statusText: string;
+  readonly headers: ReadonlyMap<string, string>;
+  /** Must be read to its end or destroyed. Where redirects led. */
+  readonly body: Dispatcher.ResponseData['body'];
+  readonly url: URL;
+}
+
+const maxRedirects = 10;
+const redirects = new Set([301, 302, 303, 307, 308]);
+
+/** HTTP for registries: an agent per host with its certificates, bounded waits, redirects without credentials. */
+export class HttpTransport implements AsyncDisposable {
+  readonly #options: TransportOptions;
+  readonly #agents = new Map<string, Promise<Dispatcher>>();
+
+  constructor(options: TransportOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Send a request and follow redirects; Authorization goes to the first origin only.
+   *
+   * @throws TransportError without a complete head of a response; the signal's reason when it fires.
+   */
+  async send(wanted: HttpRequest): Promise<HttpResponse> {
+    let { url } = wanted;
+    for (let hop = 0; ; hop += 1) {
+      const response = await this.#sendOnce(wanted, url);
+      const location = response.headers.get('location');
+      if (!redirects.has(response.status) || location === undefined) return response;
+      await discard(response.body);
+      const next = parseUrl(location, url);
+      if (hop === maxRedirects || next === null || !['http:', 'https:'].includes(next.protocol)) {
+        throw new RegistryError(
+          response.status,
+          'http',
+          `${verb(wanted.method)} "${url.origin}${url.pathname}": stopped after ${hop + 1} redirects`,
+        );
+      }
+      url = next;
+    }
+  }
+
+  /** As `send`, but a status of 400 or more throws what the registry said. */
+  async sendOk(wanted: HttpRequest): Promise<HttpResponse> {
+    const response = await this.send(wanted);
+    if (response.status >= 400) throw await errorOf(response);
+    return response;
+  }
+
+  async #sendOnce(wanted: HttpRequest, url: URL): Promise<HttpResponse> {
+    const { method, signal, body } = wanted;
+    signal?.throwIfAborted();
+    const headers: Record<string, string> = { ...wanted.headers, 'user-agent': this.#options.userAgent };
+    if (url.origin !== wanted.url.origin) delete headers['authorization'];
+    try {
+      const answer = await request(url, {
+        dispatcher: await this.#agent(url, wanted.verifyTls || url.host !== wanted.url.host),
+        method,
+        headers,
+        ...(body === undefined ? {} : { body }),
+        ...(signal === undefined ? {} : { signal }),
+        headersTimeout: wanted.headersTimeoutMs ?? this.#options.headersTimeoutMs,
+        bodyTimeout: this.#options.bodyTimeoutMs,
+      });
+      return {
+        status: answer.statusCode,
+        statusText: answer.statusText,
+        headers: flatten(answer.headers),
+        body: answer.body,
+        url,
+      };
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw toTransportError(error, method, url);
+    }
+  }
+
+  #agent(url: URL, verifyTls: boolean): Promise<Dispatcher> {
+    const key = `${url.origin} ${verifyTls}`;
+    let agent = this.#agents.get(key);
+    if (agent === undefined) {
+      agent = this.#makeAgent(url, verifyTls);
+      this.#agents.set(key, agent);
+      agent.catch(() => this.#agents.delete(key));
+    }
+    return agent;
+  }
+
+  async #makeAgent(url: URL, verifyTls: boolean): Promise<Dispatcher> {
+    const { connectTimeoutMs, proxies } = this.#options;
+    const connect: Record<string, unknown> = { timeout: connectTimeoutMs };
+    if (url.protocol === 'https:') {
+      const { authorities, client } = await readCertificates(this.#options.certsDir, url.host);
+      connect['ca'] = [...(await trustedAuthorities()), ...authorities];
+      connect['rejectUnauthorized'] = verifyTls;
+      if (client !== undefined) {
+        connect['cert'] = client.certificate;
+        connect['key'] = client.key;
+      }
+    }
+    const common = { connect, allowH2: false, keepAliveTimeout: 15_000, maxHeaderSize: 64 * 1024 };
+    return proxies === undefined ? new Agent(common) : new EnvHttpProxyAgent({ ...common, ...proxies });
+  }
+
+  /** Forget certificates and connections, e.g. after a change of certs.d. */
+  async reset(): Promise<void> {
+    const agents = [...this.#agents.values()];
+    this.#agents.clear();
+    await Promise.allSettled(agents.map(async (agent) => (await agent).destroy()));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.reset();
+  }
+}
+
+const verb = (method: string): string => method.slice(0, 1) + method.slice(1).toLowerCase();
+
+function flatten(headers: Record<string, string | string[] | undefined>): Map<string, string> {
+  const flat = new Map<string, string>();
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined) flat.set(name.toLowerCase(), Array.isArray(value) ? value.join(', ') : value);
+  }
+  return flat;
+}
+
+const maxErrorBytes = 64 * 1024;
+
+/** Read the body of a failed request, bounded, and say what it means. */
+export async function errorOf(response: HttpResponse): Promise<RegistryError> {
+  let text = '';
+  try {
+    text = (await readBounded(response.body, maxErrorBytes))?.toString('utf8') ?? '';
+  } catch {
+    // The status says enough.
+  }
+  const { status, statusText, headers } = response;
+  return readRegistryError(
+    status,
+    statusText,
+    { retryAfter: headers.get('retry-after'), challenge: headers.get('www-authenticate') },
+    text,
+  );
+}
+
+/** The whole body, or undefined (and the connection dropped) if it is longer than `limit`. */
+export async function readBounded(body: HttpResponse['body'], limit: number): Promise<Buffer | undefined> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of body as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > limit) return undefined;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+/** Let go of a body that nobody wants. */
+export async function discard(body: HttpResponse['body']): Promise<void> {
+  try {
+    await body.dump();
+  } catch {
+    // It failed while being thrown away.
+  }
+}
+
+/** null instead of an exception (URL.parse of newer Nodes). */
+export function parseUrl(text: string, base?: URL): URL | null {
+  try {
+    return new URL(text, base);
+  } catch {
+    return null;
+  }
+}
