@@ -1,0 +1,149 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import {
+  parseDaemonFlags,
+  parseServiceConfig,
+  readDaemonSettings,
+  readServiceConfig,
+  serviceFiles,
+  serviceNames,
+} from './index.js';
+import type { DaemonSettings } from './index.js';
+
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'flotilla-config-'));
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+function settings(file: unknown, ...argv: string[]): DaemonSettings {
+  const path = join(dir, 'daemon.json');
+  writeFileSync(path, typeof file === 'string' ? file : JSON.stringify(file));
+  return readDaemonSettings(parseDaemonFlags(['--config-file', path, ...argv]));
+}
+const facts = { version: '0.1.0', engineId: 'id', nats: null };
+
+describe('daemon settings', () => {
+  it('have defaults', () => {
+    expect(settings({})).toMatchObject({
+      dataRoot: '/var/lib/flotilla',
+      execRoot: '/run/flotilla',
+      hosts: ['unix:///run/flotilla/docker.sock'],
+      log: { level: 'info', format: 'text' },
+    });
+  });
+
+  it('come from file and flags', () => {
+    const made = settings(
+      {
+        'insecure-registries': ['reg:5000'],
+        bip: '10.9.0.1/24',
+        runtimes: { crun: { path: '/usr/bin/crun' } },
+        services: { image: { address: 'tcp:h:1' } },
+      },
+      '--exec-root=/run/x',
+      '-H',
+      'unix:///tmp/a.sock',
+      '--host',
+      'unix:///tmp/b.sock',
+      '-D',
+      '--dns',
+      '1.1.1.1',
+      '--mtu',
+      '1400',
+      '--default-address-pool',
+      'base=10.10.0.0/16,size=24',
+      '--default-ulimit',
+      'nofile=10:20',
+      '--add-runtime',
+      'kata=/k',
+      '--log-opt',
+      'max-size=1m',
+      '--default-shm-size',
+      '1.5m',
+    );
+    expect(made).toMatchObject({ hosts: ['unix:///tmp/a.sock', 'unix:///tmp/b.sock'], log: { level: 'debug' } });
+    expect(made.remoteServices.get('image')).toBe('tcp:h:1');
+    const files = serviceFiles(made, facts);
+    expect(files.network.network).toMatchObject({
+      bip: '10.9.0.1/24',
+      dns: ['1.1.1.1'],
+      mtu: 1400,
+      defaultAddressPools: [{ base: '10.10.0.0/16', size: 24 }],
+    });
+    expect(files.container.container).toMatchObject({
+      defaultUlimits: [{ name: 'nofile', soft: 10, hard: 20 }],
+      logOpts: { 'max-size': '1m' },
+      defaultShmSizeBytes: 1572864,
+    });
+    expect(Object.keys(files.container.container.runtimes)).toEqual(['runc', 'crun', 'kata']);
+    expect(files['registry-proxy'].registry.insecureRegistries).toEqual(['reg:5000']);
+    expect(files.volume.services).toMatchObject({ image: 'tcp:h:1', volume: 'unix:/run/x/volume.sock' });
+  });
+
+  it.each([
+    [{ 'no-such-key': 1 }, [], 'unknown key no-such-key'],
+    [{ debug: 'yes' }, [], 'debug: expected boolean'],
+    [{ 'log-level': 'loud' }, [], 'log-level: expected debug or info or warn or error or fatal'],
+    [{ mtu: 1500 }, ['--mtu', '1400'], 'mtu (from flag --mtu: 1400, from file'],
+    [{ hosts: ['unix:///a'] }, ['-H', 'unix:///b'], 'hosts (from flag --host: ["unix:///b"], from file'],
+    [{ hosts: ['tcp://0.0.0.0:2375'] }, [], 'hosts.0: only unix:///path is implemented yet'],
+    [{ 'userns-remap': 'default' }, [], 'userns-remap is not implemented'],
+    [{ 'live-restore': false }, [], 'live-restore: false is not implemented'],
+    [{ bip: '300.1.1.1/16' }, [], 'bip: expected an address'],
+    [{ dns: ['nope'] }, [], 'dns.0: expected an IP address'],
+    [{ 'data-root': 'relative' }, [], 'data-root: expected an absolute path'],
+    [{ labels: ['a=1', 'a=2'] }, [], 'conflict labels for a=2 and a=1'],
+    [{}, ['--no-such-flag'], "Unknown option '--no-such-flag'"],
+    [{}, ['--mtu', 'x'], 'invalid argument "x" for --mtu'],
+    [{}, ['stray'], 'Unexpected argument'],
+    ['{', [], 'not valid JSON'],
+    ['[]', [], 'expected a JSON object'],
+  ])('%j %j is refused: %s', (file, argv, message) => {
+    expect(() => settings(file, ...argv)).toThrow(message);
+  });
+
+  it('refuse a default runtime or an ulimit that cannot be', () => {
+    expect(() => serviceFiles(settings({ 'default-runtime': 'x' }), facts)).toThrow(
+      "default runtime 'x' does not exist",
+    );
+    expect(() => serviceFiles(settings({}, '--default-ulimit', 'nofile=3:2'), facts)).toThrow(
+      'soft limit must be less',
+    );
+  });
+
+  it('say which keys do nothing', () => {
+    expect(settings({ 'api-cors-header': '*', 'storage-driver': 'overlay2' }).notices).toEqual([
+      expect.stringContaining('api-cors-header is no longer used'),
+    ]);
+  });
+
+  it('need a named file, not the default one', () => {
+    expect(() => readDaemonSettings(parseDaemonFlags(['--config-file', '/no/such']))).toThrow(
+      'cannot read configuration file /no/such',
+    );
+  });
+});
+
+describe('service files', () => {
+  it('made by the launcher are what the services accept', () => {
+    const files = serviceFiles(settings({}), facts);
+    for (const name of serviceNames)
+      expect(parseServiceConfig(name, JSON.stringify(files[name]), name)).toEqual(files[name]);
+  });
+
+  it('are refused with the key', () => {
+    const file = serviceFiles(settings({}), facts).volume;
+    const path = join(dir, 'volume.json');
+    writeFileSync(path, JSON.stringify({ ...file, volume: { extra: 1 } }));
+    expect(() => readServiceConfig('volume', path)).toThrow(`${path}: unknown key volume.extra`);
+    writeFileSync(path, JSON.stringify({ ...file, engineId: undefined }));
+    expect(() => readServiceConfig('volume', path)).toThrow('engineId: expected string');
+    expect(() => readServiceConfig('image', join(dir, 'none'))).toThrow('cannot read the configuration');
+    expect(() => parseServiceConfig('image', JSON.stringify({ ...file, image: {} }), 'x')).toThrow(
+      'x: image.maxConcurrentDownloads: expected number',
+    );
+  });
+});

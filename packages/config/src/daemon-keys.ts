@@ -1,0 +1,171 @@
+import { isIP, isIPv4 } from 'node:net';
+import { isAbsolute } from 'node:path';
+import * as z from 'zod/mini';
+import { serviceNames } from './base-config.js';
+
+const check = (test: (text: string) => boolean, message: string) => z.string().check(z.refine(test, message));
+
+const absolutePath = check(isAbsolute, 'expected an absolute path');
+const ipAddress = check((text) => isIP(text) !== 0, 'expected an IP address');
+const isCidr = (text: string) => {
+  const [address = '', prefix = ''] = text.split('/');
+  return isIPv4(address) && /^\d{1,2}$/.test(prefix) && Number(prefix) <= 32;
+};
+const cidr = check(isCidr, 'expected an address with a prefix length, like 172.17.0.1/16');
+const label = check((text) => /^[^=\s]+=/.test(text), 'expected key=value');
+const interfaceName = check(
+  (text) => /^[^\s/:]{1,15}$/.test(text),
+  'expected an interface name of at most 15 characters',
+);
+const strings = z.array(z.string());
+const natural = z.int().check(z.gte(0));
+const positive = z.int().check(z.gte(1));
+
+/** Bytes as a number, or as text with k, m, g. */
+const size = z.union([
+  positive,
+  check((text) => /^\d+(\.\d+)?\s*[kmgt]?i?b?$/i.test(text), 'expected a size like 64M'),
+]);
+
+const ulimit = z.strictObject({
+  Name: z.string(),
+  Soft: z.optional(z.int().check(z.gte(-1))),
+  Hard: z.optional(z.int().check(z.gte(-1))),
+});
+const runtime = z.strictObject({ path: z.string(), runtimeArgs: z.optional(strings) });
+const addressPool = z.strictObject({ base: cidr, size: z.int().check(z.gte(1), z.lte(30)) });
+
+/** The keys of daemon.json that do something here; ours are `nats` and `services`. */
+export const daemonSchema = z.strictObject({
+  'data-root': z.optional(absolutePath),
+  'exec-root': z.optional(absolutePath),
+  pidfile: z.optional(absolutePath),
+  hosts: z.optional(z.array(check((text) => text.startsWith('unix:///'), 'only unix:///path is implemented yet'))),
+  group: z.optional(z.string()),
+  debug: z.optional(z.boolean()),
+  'log-level': z.optional(z.enum(['debug', 'info', 'warn', 'error', 'fatal'])),
+  'log-format': z.optional(z.enum(['text', 'json'])),
+  labels: z.optional(z.array(label)),
+  'min-api-version': z.optional(check((text) => /^1\.\d+$/.test(text), 'expected an API version like 1.24')),
+  'shutdown-timeout': z.optional(z.int()),
+  'default-stop-timeout': z.optional(natural),
+
+  'registry-mirrors': z.optional(z.array(check((text) => /^https?:\/\//.test(text), 'expected an http(s) URL'))),
+  'insecure-registries': z.optional(strings),
+  'max-concurrent-downloads': z.optional(positive),
+  'max-concurrent-uploads': z.optional(positive),
+  'max-download-attempts': z.optional(positive),
+
+  runtimes: z.optional(z.record(z.string(), runtime)),
+  'default-runtime': z.optional(z.string()),
+  'cgroup-parent': z.optional(z.string()),
+  'default-shm-size': z.optional(size),
+  'default-ulimits': z.optional(z.record(z.string(), ulimit)),
+  init: z.optional(z.boolean()),
+  'init-path': z.optional(absolutePath),
+  'log-driver': z.optional(z.string()),
+  'log-opts': z.optional(z.record(z.string(), z.string())),
+  'no-new-privileges': z.optional(z.boolean()),
+  'seccomp-profile': z.optional(
+    check(
+      (text) => ['builtin', 'unconfined'].includes(text) || isAbsolute(text),
+      'expected builtin, unconfined or an absolute path',
+    ),
+  ),
+
+  bridge: z.optional(interfaceName),
+  bip: z.optional(cidr),
+  mtu: z.optional(z.int().check(z.gte(0), z.lte(65535))),
+  'default-address-pools': z.optional(z.array(addressPool)),
+  ip: z.optional(ipAddress),
+  dns: z.optional(z.array(ipAddress)),
+  'dns-opts': z.optional(strings),
+  'dns-search': z.optional(strings),
+  'host-gateway-ips': z.optional(z.array(ipAddress)),
+
+  nats: z.optional(z.strictObject({ url: z.string(), user: z.optional(z.string()), password: z.optional(z.string()) })),
+  services: z.optional(z.partialRecord(z.enum(serviceNames), z.strictObject({ address: z.string() }))),
+});
+export type DaemonFile = z.output<typeof daemonSchema>;
+
+/** Keys whose value must be the one that this engine always works by; anything else is refused as not implemented. */
+export const fixedKeys: Readonly<Record<string, readonly unknown[]>> = {
+  'live-restore': [true],
+  'storage-driver': ['overlay2', 'overlayfs'],
+  'firewall-backend': ['nftables'],
+  iptables: [true],
+  ip6tables: [true, false],
+  'ip-forward': [true],
+  'ip-masq': [true],
+  icc: [true],
+  ipv6: [false],
+  'userland-proxy': [true, false],
+  'selinux-enabled': [false],
+  tls: [false],
+  tlsverify: [false],
+  'raw-logs': [true, false],
+  experimental: [true, false],
+  rootless: [false],
+  'default-cgroupns-mode': ['private'],
+  'default-ipc-mode': ['private'],
+  'cri-containerd': [true, false],
+  'disable-legacy-registry': [true, false],
+};
+
+/** Keys of dockerd that are refused by name: what they ask for does not exist here yet. */
+export const missingKeys: readonly string[] = [
+  'tlscacert',
+  'tlscert',
+  'tlskey',
+  'authorization-plugins',
+  'features',
+  'metrics-addr',
+  'proxies',
+  'http-proxy',
+  'https-proxy',
+  'no-proxy',
+  'storage-opts',
+  'containerd',
+  'containerd-namespace',
+  'containerd-plugin-namespace',
+  'containerd-plugins-namespace',
+  'exec-opts',
+  'default-init',
+  'userns-remap',
+  'cpu-rt-period',
+  'cpu-rt-runtime',
+  'cdi-spec-dirs',
+  'nri-opts',
+  'resolv-conf',
+  'bip6',
+  'fixed-cidr',
+  'fixed-cidr-v6',
+  'default-gateway',
+  'default-gateway-v6',
+  'default-network-opts',
+  'ip-forward-no-drop',
+  'allow-direct-routing',
+  'bridge-accept-fwmark',
+  'userland-proxy-path',
+  'host-gateway-ip',
+  'network-control-plane-mtu',
+  'builder',
+  'swarm-default-advertise-addr',
+  'swarm-raft-heartbeat-tick',
+  'swarm-raft-election-tick',
+  'node-generic-resources',
+];
+
+/** Keys that moby itself removed or ignores: accepted with a notice. */
+export const ignoredKeys: readonly string[] = [
+  'api-cors-header',
+  'api-enable-cors',
+  'allow-nondistributable-artifacts',
+  'network-diagnostic-port',
+  'oom-score-adjust',
+  'deprecated-key-path',
+  'cluster-store',
+  'cluster-advertise',
+  'cluster-store-opts',
+  'exec-driver',
+];

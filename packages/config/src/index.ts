@@ -1,0 +1,19 @@
+export { serviceNames } from './base-config.js';
+export type { NatsSettings, ServiceName } from './base-config.js';
+export { parseDaemonFlags } from './daemon-flags.js';
+export type { DaemonFlags } from './daemon-flags.js';
+export { readDaemonSettings } from './daemon-settings.js';
+export type { DaemonSettings } from './daemon-settings.js';
+export { parseServiceConfig, readServiceConfig, serviceConfigSchemas } from './service-config.js';
+export type {
+  ContainerConfig,
+  GatewayConfig,
+  ImageConfig,
+  NetworkConfig,
+  RegistryConfig,
+  ServiceConfig,
+  ServiceConfigs,
+  VolumeConfig,
+} from './service-config.js';
+export { serviceAddress, serviceFiles } from './service-files.js';
+export type { EngineFacts } from './service-files.js';

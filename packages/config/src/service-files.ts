@@ -1,0 +1,161 @@
+import { join } from 'node:path';
+import { invalidArgument } from '@flotilla/errors';
+import { serviceNames } from './base-config.js';
+import type { NatsSettings, ServiceName } from './base-config.js';
+import type { DaemonSettings } from './daemon-settings.js';
+import type { ServiceConfigs } from './service-config.js';
+
+/** What the launcher knows beside the settings. */
+export interface EngineFacts {
+  readonly version: string;
+  readonly engineId: string;
+  readonly nats: NatsSettings | null;
+  readonly descriptorSet?: string;
+}
+
+const defaultPools = [
+  { base: '172.17.0.0/16', size: 16 },
+  { base: '172.18.0.0/16', size: 16 },
+  { base: '172.19.0.0/16', size: 16 },
+  { base: '172.20.0.0/14', size: 16 },
+  { base: '172.24.0.0/14', size: 16 },
+  { base: '172.28.0.0/14', size: 16 },
+  { base: '192.168.0.0/16', size: 20 },
+];
+
+/** The address of a service of this engine: its socket in the exec root unless configured. */
+export function serviceAddress(settings: DaemonSettings, service: ServiceName): string {
+  return settings.remoteServices.get(service) ?? `unix:${join(settings.execRoot, `${service}.sock`)}`;
+}
+
+/** The configuration file of every service, from the engine's settings. */
+export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): ServiceConfigs {
+  const { dataRoot, execRoot, given } = settings;
+  const services = Object.fromEntries(serviceNames.map((name) => [name, serviceAddress(settings, name)]));
+  const base = <N extends ServiceName>(service: N) => ({
+    service,
+    version: facts.version,
+    engineId: facts.engineId,
+    dataRoot,
+    execRoot,
+    dataDir: join(dataRoot, service),
+    listen: { kind: 'unix' as const, path: join(execRoot, `${service}.sock`) },
+    services,
+    nats: facts.nats,
+    log: settings.log,
+    ...(facts.descriptorSet === undefined ? {} : { descriptorSet: facts.descriptorSet }),
+  });
+  const runtimes = runtimesOf(settings);
+  const defaultRuntime = given['default-runtime'] ?? 'runc';
+  if (runtimes[defaultRuntime] === undefined) {
+    throw invalidArgument(`specified default runtime '${defaultRuntime}' does not exist`);
+  }
+  const dns = { dns: given.dns ?? [], dnsOptions: given['dns-opts'] ?? [], dnsSearch: given['dns-search'] ?? [] };
+  const defaultAddressPools = given['default-address-pools'] ?? defaultPools;
+  const hostGatewayIps = given['host-gateway-ips'] ?? [];
+  const logDriver = given['log-driver'] ?? 'json-file';
+  const initPath = given['init-path'] ?? '/usr/bin/tini-static';
+  const seccompProfile = given['seccomp-profile'] ?? 'builtin';
+  const insecureRegistries = given['insecure-registries'] ?? [];
+  const registryMirrors = given['registry-mirrors'] ?? [];
+  const maxConcurrentDownloads = given['max-concurrent-downloads'] ?? 3;
+  return {
+    'api-gateway': {
+      ...base('api-gateway'),
+      gateway: {
+        hosts: [...settings.hosts],
+        group: given.group ?? 'docker',
+        debug: given.debug === true,
+        labels: given.labels ?? [],
+        ...(given['min-api-version'] === undefined ? {} : { minApiVersion: given['min-api-version'] }),
+        info: {
+          defaultRuntime,
+          runtimes,
+          logDriver,
+          insecureRegistries,
+          registryMirrors,
+          defaultAddressPools: given['default-address-pools'] ?? [],
+          initBinary: initPath,
+          seccompProfile,
+        },
+      },
+    },
+    image: {
+      ...base('image'),
+      image: {
+        maxConcurrentDownloads,
+        maxConcurrentUploads: given['max-concurrent-uploads'] ?? 5,
+        maxDownloadAttempts: given['max-download-attempts'] ?? 5,
+      },
+    },
+    container: {
+      ...base('container'),
+      container: {
+        defaultRuntime,
+        runtimes,
+        logDriver,
+        logOpts: given['log-opts'] ?? {},
+        defaultUlimits: ulimitsOf(given['default-ulimits'] ?? {}),
+        defaultShmSizeBytes: bytesOf(given['default-shm-size'] ?? 64 * 1024 * 1024),
+        defaultStopTimeoutSeconds: given['default-stop-timeout'] ?? 10,
+        init: given.init ?? false,
+        initPath,
+        noNewPrivileges: given['no-new-privileges'] ?? false,
+        seccompProfile,
+        cgroupParent: given['cgroup-parent'] ?? '',
+        ...dns,
+        hostGatewayIps,
+      },
+    },
+    network: {
+      ...base('network'),
+      network: {
+        bridge: given.bridge ?? 'flotilla0',
+        ...(given.bip === undefined ? {} : { bip: given.bip }),
+        mtu: given.mtu ?? 0,
+        defaultAddressPools,
+        defaultBindAddress: given.ip ?? '0.0.0.0',
+        ...dns,
+        hostGatewayIps,
+      },
+    },
+    volume: { ...base('volume'), volume: {} },
+    'registry-proxy': {
+      ...base('registry-proxy'),
+      registry: {
+        insecureRegistries,
+        mirrors: registryMirrors,
+        certsDir: '/etc/docker/certs.d',
+        maxConcurrentDownloads,
+      },
+    },
+  };
+}
+
+function runtimesOf({ given }: DaemonSettings): Record<string, { path: string; runtimeArgs: string[] }> {
+  const runtimes: Record<string, { path: string; runtimeArgs: string[] }> = { runc: { path: 'runc', runtimeArgs: [] } };
+  for (const [name, { path, runtimeArgs }] of Object.entries(given.runtimes ?? {})) {
+    if (name === 'runc') throw invalidArgument(`runtime name 'runc' is reserved`);
+    runtimes[name] = { path, runtimeArgs: runtimeArgs ?? [] };
+  }
+  return runtimes;
+}
+
+function ulimitsOf(given: Record<string, { Name: string; Soft?: number | undefined; Hard?: number | undefined }>) {
+  return Object.entries(given).map(([key, { Name, Soft, Hard }]) => {
+    const hard = Hard ?? Soft ?? 0;
+    const soft = Soft ?? hard;
+    if (hard !== -1 && (soft > hard || soft === -1)) {
+      throw invalidArgument(
+        `default-ulimits.${key}: ulimit soft limit must be less than or equal to hard limit: ${soft} > ${hard}`,
+      );
+    }
+    return { name: Name, soft, hard };
+  });
+}
+
+function bytesOf(size: number | string): number {
+  if (typeof size === 'number') return size;
+  const [, digits = '0', unit = ''] = /^([\d.]+)\s*([kmgt]?)/i.exec(size) ?? [];
+  return Math.floor(Number(digits) * 1024 ** ['', 'k', 'm', 'g', 't'].indexOf(unit.toLowerCase()));
+}
