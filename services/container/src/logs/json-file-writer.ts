@@ -1,0 +1,207 @@
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { JsonLineEncoder, MAX_ENTRY_BYTES, type OutputStream } from './json-line-encoder.js';
+import type { LogSinkConfig } from './log-config.js';
+
+/** How many bytes in front of a piece the writer may use: the beginning of a line that arrived with an earlier piece goes there. */
+export const HEADROOM_BYTES = MAX_ENTRY_BYTES;
+
+const PARTIAL_HEADER_BYTES = 16;
+const NEWLINE = 0x0a;
+
+/**
+ * Appends output to a log in Docker's json-file format, synchronously: when `append` returns, the kernel has every whole line. The beginning of a line
+ * that has no end yet is kept beside the log (`<path>.partial`), so that a killed process loses nothing of it.
+ */
+export class JsonFileWriter {
+  readonly path: string;
+  readonly #encoder: JsonLineEncoder;
+  readonly #maxSizeBytes: number;
+  readonly #maxFiles: number;
+  #fd: number;
+  #size: number;
+  #inode: bigint;
+  readonly #partialFd: number;
+  readonly #partials: [Buffer, Buffer] = [Buffer.alloc(0), Buffer.alloc(0)];
+  #partialOnDisk = false;
+  /** Bytes of entries that could not be written (disk full) since the last success. */
+  lostBytes = 0;
+
+  /**
+   * @param resume The same run of the container goes on after a restart of this process: the beginnings of lines that were kept are taken up. Otherwise they become entries of the earlier run.
+   * @param output Room for encoding, `ENCODER_OUTPUT_BYTES`; writers in one thread share it.
+   * @throws Error of node:fs when the file cannot be opened.
+   */
+  constructor(config: LogSinkConfig, resume: boolean, output: Buffer) {
+    this.path = config.path;
+    this.#encoder = new JsonLineEncoder(config.attributes, output);
+    this.#maxSizeBytes = config.maxSizeBytes ?? Infinity;
+    this.#maxFiles = Math.max(1, config.maxFiles ?? 1);
+    this.#fd = openSync(this.path, 'a+', 0o640);
+    const stat = fstatSync(this.#fd, { bigint: true });
+    this.#inode = stat.ino;
+    this.#size = this.#cutTornEntry(Number(stat.size));
+    this.#partialFd = openSync(`${this.path}.partial`, constants.O_RDWR | constants.O_CREAT, 0o640);
+    this.#readPartials();
+    if (!resume) {
+      this.end(1);
+      this.end(2);
+    }
+  }
+
+  /** Bytes in the current file. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Identifies the current file. */
+  get inode(): bigint {
+    return this.#inode;
+  }
+
+  /** What stands at the end of a stream without a newline yet. */
+  partialOf(stream: OutputStream): Uint8Array {
+    return this.#partials[stream - 1] ?? Buffer.alloc(0);
+  }
+
+  /** Append `source[start, end)`; `start` is at least `HEADROOM_BYTES`, and what is in front of it may be overwritten. */
+  append(stream: OutputStream, source: Buffer, start: number, end: number): void {
+    const partial = this.partialOf(stream);
+    let position = start - partial.length;
+    if (partial.length > 0) source.set(partial, position);
+    this.#encoder.clock.advance();
+    for (;;) {
+      const next = this.#encoder.encode(source, position, end, stream, this.#maxSizeBytes - this.#size);
+      const stopped = next === position;
+      position = next;
+      this.#flush();
+      if (stopped) break;
+    }
+    if (position < end || partial.length > 0) {
+      this.#partials[stream - 1] = Buffer.from(source.subarray(position, end));
+      this.#savePartials();
+    }
+  }
+
+  /** The stream ended: what has no newline becomes an entry of its own. */
+  end(stream: OutputStream): void {
+    const partial = this.partialOf(stream);
+    if (partial.length === 0) return;
+    this.#encoder.clock.advance();
+    this.#encoder.encodeRest(partial, 0, partial.length, stream);
+    this.#flush();
+    this.#partials[stream - 1] = Buffer.alloc(0);
+    this.#savePartials();
+  }
+
+  /** Let go of the files. With `ended`, the run is over and no beginning of a line is kept. */
+  close(ended: boolean): void {
+    closeSync(this.#fd);
+    closeSync(this.#partialFd);
+    if (ended) rmSync(`${this.path}.partial`, { force: true });
+  }
+
+  /** Write what the encoder holds. Never leaves a piece of an entry in the file. */
+  #flush(): void {
+    const encoder = this.#encoder;
+    if (encoder.length > 0) {
+      let written = 0;
+      try {
+        while (written < encoder.length) {
+          written += writeSync(this.#fd, encoder.output, written, encoder.length - written);
+        }
+        this.#size += written;
+      } catch {
+        // The disk is full, or the file system broke: the container goes on, its output is lost, as with dockerd.
+        this.lostBytes += encoder.length;
+        if (written > 0) ftruncateSync(this.#fd, this.#size);
+      }
+      encoder.length = 0;
+    }
+    if (this.#size >= this.#maxSizeBytes) this.#rotate();
+  }
+
+  #rotate(): void {
+    closeSync(this.#fd);
+    if (this.#maxFiles === 1) {
+      rmSync(this.path, { force: true });
+    } else {
+      for (let index = this.#maxFiles - 1; index >= 1; index--) {
+        renameIfThere(index === 1 ? this.path : `${this.path}.${index - 1}`, `${this.path}.${index}`);
+      }
+    }
+    this.#fd = openSync(this.path, 'a+', 0o640);
+    this.#inode = fstatSync(this.#fd, { bigint: true }).ino;
+    this.#size = 0;
+  }
+
+  /** A crash of the machine may leave a piece of an entry at the end of the file: cut it. Returns the size. Also sets the clock behind the last entry. */
+  #cutTornEntry(size: number): number {
+    if (size === 0) return 0;
+    const tail = Buffer.alloc(Math.min(size, this.#encoder.maxEntryOutput * 2));
+    readSync(this.#fd, tail, 0, tail.length, size - tail.length);
+    const end = tail.lastIndexOf(NEWLINE) + 1;
+    const time = /"time":"([^"]*)"\}\n$/.exec(tail.toString('latin1', Math.max(0, end - 64), end));
+    if (time?.[1] !== undefined) this.#encoder.clock.startAfter(time[1]);
+    const cut = tail.length - end;
+    if (cut > 0) ftruncateSync(this.#fd, size - cut);
+    return size - cut;
+  }
+
+  /**
+   * Keep the beginnings of lines: u64 size and u64 inode of the log they follow, then for each stream u32 length and the bytes, little-endian. They count
+   * only together with a log of that size: written after the entries, they are out of date when the process died in between.
+   */
+  #savePartials(): void {
+    const [out, err] = this.#partials;
+    if (out.length + err.length === 0) {
+      if (this.#partialOnDisk) ftruncateSync(this.#partialFd, 0);
+      this.#partialOnDisk = false;
+      return;
+    }
+    const record = Buffer.allocUnsafe(PARTIAL_HEADER_BYTES + 8 + out.length + err.length);
+    record.writeBigUInt64LE(BigInt(this.#size), 0);
+    record.writeBigUInt64LE(this.#inode, 8);
+    record.writeUInt32LE(out.length, PARTIAL_HEADER_BYTES);
+    record.writeUInt32LE(err.length, PARTIAL_HEADER_BYTES + 4);
+    record.set(out, PARTIAL_HEADER_BYTES + 8);
+    record.set(err, PARTIAL_HEADER_BYTES + 8 + out.length);
+    try {
+      writeSync(this.#partialFd, record, 0, record.length, 0);
+      this.#partialOnDisk = true;
+    } catch {
+      // Disk full: only a crash from now on would lose the line's beginning.
+    }
+  }
+
+  #readPartials(): void {
+    const record = Buffer.alloc(PARTIAL_HEADER_BYTES + 8 + 2 * MAX_ENTRY_BYTES);
+    const length = readSync(this.#partialFd, record, 0, record.length, 0);
+    if (length < PARTIAL_HEADER_BYTES + 8) return;
+    this.#partialOnDisk = true;
+    const outLength = record.readUInt32LE(PARTIAL_HEADER_BYTES);
+    const errLength = record.readUInt32LE(PARTIAL_HEADER_BYTES + 4);
+    if (record.readBigUInt64LE(0) !== BigInt(this.#size) || record.readBigUInt64LE(8) !== this.#inode) return;
+    const start = PARTIAL_HEADER_BYTES + 8;
+    if (length < start + outLength + errLength) return;
+    this.#partials[0] = Buffer.from(record.subarray(start, start + outLength));
+    this.#partials[1] = Buffer.from(record.subarray(start + outLength, start + outLength + errLength));
+  }
+}
+
+function renameIfThere(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}

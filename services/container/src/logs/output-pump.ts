@@ -1,0 +1,205 @@
+import { FifoReader } from './fifo-reader.js';
+import { endOfLog } from './json-file-reader.js';
+import { JsonFileWriter } from './json-file-writer.js';
+import type { OutputStream } from './json-line-encoder.js';
+import type { LiveLogs } from './live-logs.js';
+import type { LogWorkerReply, LogWorkerRequest } from './log-worker-protocol.js';
+
+const FRAME_HEADER_BYTES = 8;
+const BATCH_BYTES = 256 * 1024;
+/** A batch this full is sent at once, as the next piece may not fit. */
+const FULL_BATCH_BYTES = BATCH_BYTES - 64 * 1024 - FRAME_HEADER_BYTES;
+/** A smaller batch is copied and its buffer used again. */
+const SMALL_BATCH_BYTES = 16 * 1024;
+/** Reading stops when attachments have not consumed this much... */
+const PAUSE_BYTES = 1024 * 1024;
+/** ...and goes on at this. */
+const RESUME_BYTES = 512 * 1024;
+
+export type Post = (reply: LogWorkerReply, transfer?: ArrayBuffer[]) => void;
+
+/** What pumps of one thread share. */
+export interface PumpContext {
+  readonly post: Post;
+  readonly live: LiveLogs;
+  readonly readBuffer: Buffer;
+  readonly encoderOutput: Buffer;
+}
+
+/** Carries the output of one run of a process from its FIFOs to its log and to attachments. */
+export class OutputPump {
+  readonly #sink: number;
+  readonly #context: PumpContext;
+  readonly #isTerminal: boolean;
+  readonly #logPath: string;
+  readonly #readers = new Map<OutputStream, FifoReader>();
+  #writer: JsonFileWriter | undefined;
+  #attachments = 0;
+  #unconsumed = 0;
+  #batch = Buffer.alloc(0);
+  #batchLength = 0;
+  #frameStart = -1;
+  #frameStream: OutputStream = 1;
+  #flushing: NodeJS.Immediate | undefined;
+  #isPaused = false;
+  #lossReported = false;
+
+  /** @throws Error of node:fs when the log cannot be opened; the descriptors are the caller's then. */
+  constructor(request: Extract<LogWorkerRequest, { type: 'open' }>, context: PumpContext) {
+    this.#sink = request.sink;
+    this.#context = context;
+    this.#isTerminal = request.terminal;
+    this.#logPath = request.log.driver === 'none' ? '' : request.log.path;
+    if (request.log.driver === 'json-file') {
+      this.#writer = new JsonFileWriter(request.log, request.resume, context.encoderOutput);
+      context.live.open(this.#logPath);
+    }
+    this.#read(1, request.stdoutFd);
+    if (request.stderrFd !== undefined) this.#read(2, request.stderrFd);
+  }
+
+  attach(attachment: number): void {
+    this.#flush();
+    this.#attachments++;
+    const partials = this.#partialFrames();
+    const position = this.#writer === undefined ? '' : endOfLog(this.#logPath);
+    this.#context.post({ type: 'attached', sink: this.#sink, attachment, position, partials });
+  }
+
+  detach(): void {
+    this.#attachments = Math.max(0, this.#attachments - 1);
+    if (this.#attachments > 0) return;
+    this.#batchLength = 0;
+    this.#frameStart = -1;
+    this.consumed(this.#unconsumed);
+  }
+
+  consumed(bytes: number): void {
+    this.#unconsumed = Math.max(0, this.#unconsumed - bytes);
+    if (!this.#isPaused || this.#unconsumed > RESUME_BYTES) return;
+    this.#isPaused = false;
+    for (const reader of this.#readers.values()) reader.resume();
+  }
+
+  finish(): void {
+    for (const reader of [...this.#readers.values()]) reader.finish();
+  }
+
+  /** With `ended` the run is over; otherwise another process goes on with it. */
+  close(ended: boolean): void {
+    for (const reader of this.#readers.values()) reader.close();
+    this.#readers.clear();
+    this.#flush();
+    if (ended) this.#endStreams();
+    this.#closeLog(ended);
+  }
+
+  #read(stream: OutputStream, fd: number): void {
+    const reader = new FifoReader(
+      fd,
+      this.#context.readBuffer,
+      (buffer, start, end) => this.#take(stream, buffer, start, end),
+      () => {
+        this.#readers.delete(stream);
+        if (this.#readers.size === 0) this.#end();
+      },
+    );
+    this.#readers.set(stream, reader);
+  }
+
+  /** Append what was read before anything else happens. */
+  #take(stream: OutputStream, buffer: Buffer, start: number, end: number): void {
+    // The writer uses the room before `start` only.
+    const writer = this.#writer;
+    if (writer !== undefined) {
+      try {
+        writer.append(stream, buffer, start, end);
+      } catch (error) {
+        this.#writer = undefined;
+        this.#reportLoss(String(error));
+      }
+      if (writer.lostBytes > 0) this.#reportLoss('write failed: entries are lost');
+      this.#context.live.touch(this.#logPath);
+    }
+    if (this.#attachments > 0) this.#addToBatch(stream, buffer, start, end);
+  }
+
+  #addToBatch(stream: OutputStream, buffer: Buffer, start: number, end: number): void {
+    if (this.#batch.length === 0) this.#batch = Buffer.allocUnsafeSlow(BATCH_BYTES);
+    const batch = this.#batch;
+    if (!this.#isTerminal && (this.#frameStart < 0 || this.#frameStream !== stream)) {
+      this.#frameStart = this.#batchLength;
+      this.#frameStream = stream;
+      batch.writeUInt32BE(stream << 24, this.#frameStart);
+      this.#batchLength += FRAME_HEADER_BYTES;
+    }
+    buffer.copy(batch, this.#batchLength, start, end);
+    this.#batchLength += end - start;
+    if (this.#frameStart >= 0) {
+      batch.writeUInt32BE(this.#batchLength - this.#frameStart - FRAME_HEADER_BYTES, this.#frameStart + 4);
+    }
+    if (this.#batchLength > FULL_BATCH_BYTES) this.#flush();
+    else this.#flushing ??= setImmediate(() => this.#flush());
+  }
+
+  #flush(): void {
+    if (this.#flushing !== undefined) clearImmediate(this.#flushing);
+    this.#flushing = undefined;
+    const length = this.#batchLength;
+    if (length === 0) return;
+    this.#batchLength = 0;
+    this.#frameStart = -1;
+    if (length < SMALL_BATCH_BYTES) {
+      const bytes = new Uint8Array(length);
+      bytes.set(this.#batch.subarray(0, length));
+      this.#context.post({ type: 'output', sink: this.#sink, bytes }, [bytes.buffer]);
+    } else {
+      const buffer = this.#batch.buffer as ArrayBuffer;
+      this.#batch = Buffer.alloc(0);
+      this.#context.post({ type: 'output', sink: this.#sink, bytes: new Uint8Array(buffer, 0, length) }, [buffer]);
+    }
+    this.#unconsumed += length;
+    if (this.#unconsumed < PAUSE_BYTES || this.#isPaused) return;
+    this.#isPaused = true;
+    for (const reader of this.#readers.values()) reader.pause();
+  }
+
+  /** Beginnings of lines that are in no entry yet. */
+  #partialFrames(): Uint8Array {
+    const parts: Uint8Array[] = [];
+    for (const stream of [1, 2] as const) {
+      const partial = this.#writer?.partialOf(stream) ?? new Uint8Array(0);
+      if (partial.length === 0) continue;
+      const header = Buffer.alloc(FRAME_HEADER_BYTES);
+      header[0] = stream;
+      header.writeUInt32BE(partial.length, 4);
+      if (!this.#isTerminal) parts.push(header);
+      parts.push(partial);
+    }
+    return new Uint8Array(Buffer.concat(parts));
+  }
+
+  #end(): void {
+    this.#flush();
+    this.#endStreams();
+    this.#closeLog(true);
+    this.#context.post({ type: 'ended', sink: this.#sink });
+  }
+
+  #endStreams(): void {
+    this.#writer?.end(1);
+    this.#writer?.end(2);
+  }
+
+  #closeLog(ended: boolean): void {
+    this.#writer?.close(ended);
+    if (this.#logPath !== '') this.#context.live.close(this.#logPath);
+    this.#writer = undefined;
+  }
+
+  #reportLoss(message: string): void {
+    if (this.#lossReported) return;
+    this.#lossReported = true;
+    this.#context.post({ type: 'log-failed', sink: this.#sink, message });
+  }
+}
