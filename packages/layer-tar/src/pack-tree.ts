@@ -1,0 +1,175 @@
+import type { BigIntStats } from 'node:fs';
+import { closeSync, constants, lstatSync, openSync, readSync, readdirSync, readlinkSync } from 'node:fs';
+import { getXattr, hasCode, listXattrs, splitDevice } from '@flotilla/sys';
+import { fsPath } from './byte-paths.js';
+import type { TarEntryType } from './tar-entry.js';
+import type { TarHeader, TarWriter } from './tar-writer.js';
+
+export interface PackOptions {
+  /**
+   * `overlay`: the tree is an overlay's upper directory; its device 0:0 becomes `.wh.NAME` and an opaque directory
+   * gets a `.wh..wh..opq`. `literal`: everything as it is.
+   */
+  whiteouts: 'overlay' | 'literal';
+  /** Name of the root itself in the archive. Without it (or empty) only what is below is packed, under its own names. */
+  name?: string;
+  /** Decides by the path below the root (latin1, no leading `/`): false leaves it and what is below out. */
+  include?: (path: string) => boolean;
+  /** Called between members; throw to stop. */
+  onEntry?: () => void;
+}
+
+/**
+ * Writes the tree at `root` (latin1; a file or a directory) into an archive, without the closing blocks.
+ *
+ * Directories come before what they hold, names sorted by bytes. Hard links within the tree stay links. Sockets and
+ * files that vanish meanwhile are left out; a file that shrinks meanwhile is filled up with zeros. Attributes of overlay
+ * and SELinux labels stay behind. Follows no link, not even at `root`. Blocks: for worker threads.
+ */
+export function packTree(root: string, writer: TarWriter, options: PackOptions): void {
+  new TreePacker(root, writer, options).pack();
+}
+
+class TreePacker {
+  readonly #root: string;
+  readonly #writer: TarWriter;
+  readonly #options: PackOptions;
+  /** First name of each file with several links. */
+  readonly #links = new Map<string, string>();
+
+  constructor(root: string, writer: TarWriter, options: PackOptions) {
+    this.#root = root;
+    this.#writer = writer;
+    this.#options = options;
+  }
+
+  pack(): void {
+    const stats = lstatSync(fsPath(this.#root), { bigint: true });
+    const name = this.#options.name ?? '';
+    if (name !== '') this.#member(this.#root, name, stats);
+    if (stats.isDirectory()) this.#children(this.#root, '', name === '' ? '' : `${name}/`);
+  }
+
+  /** The content of the directory `full`, which is `below` the root and called `prefix` in the archive. */
+  #children(full: string, below: string, prefix: string): void {
+    // An explicit stack: a tree may be as deep as its maker liked.
+    const pending = [{ full, below, prefix, names: namesIn(full), next: 0 }];
+    for (let level = pending.at(-1); level !== undefined; level = pending.at(-1)) {
+      const base = level.names[level.next++];
+      if (base === undefined) {
+        pending.pop();
+        continue;
+      }
+      const path = level.below + base;
+      if (this.#options.include?.(path) === false) continue;
+      const child = `${level.full}/${base}`;
+      const stats = present(() => lstatSync(fsPath(child), { bigint: true }));
+      if (stats === undefined) continue;
+      this.#options.onEntry?.();
+      this.#member(child, level.prefix + base, stats);
+      if (!stats.isDirectory()) continue;
+      const names = namesIn(child);
+      pending.push({ full: child, below: `${path}/`, prefix: `${level.prefix}${base}/`, names, next: 0 });
+    }
+  }
+
+  #member(full: string, name: string, stats: BigIntStats): void {
+    const type = typeOf(stats);
+    if (type === undefined) return;
+    const overlay = this.#options.whiteouts === 'overlay';
+    const header: TarHeader = {
+      name: type === 'directory' ? `${name}/` : name,
+      type,
+      mode: Number(stats.mode) & 0o7777,
+      uid: Number(stats.uid),
+      gid: Number(stats.gid),
+      mtime: { seconds: Number(floorDivide(stats.mtimeNs, 1_000_000_000n)), nanoseconds: 0 },
+    };
+    if (overlay && type === 'char' && stats.rdev === 0n) {
+      const at = name.lastIndexOf('/') + 1;
+      this.#writer.entry({ ...header, type: 'file', mode: 0, name: `${name.slice(0, at)}.wh.${name.slice(at)}` });
+      return;
+    }
+    if (type !== 'directory' && stats.nlink > 1n) {
+      const key = `${stats.dev}:${stats.ino}`;
+      const first = this.#links.get(key);
+      if (first !== undefined) {
+        this.#writer.entry({ ...header, type: 'hardlink', linkname: first, xattrs: attributesOf(full) });
+        return;
+      }
+      this.#links.set(key, name);
+    }
+    header.xattrs = attributesOf(full);
+    if (type === 'char' || type === 'block') {
+      const { major, minor } = splitDevice(stats.rdev);
+      header.devmajor = major;
+      header.devminor = minor;
+    } else if (type === 'symlink') {
+      const target = present(() => readlinkSync(fsPath(full), 'latin1'));
+      if (target === undefined) return;
+      header.linkname = target;
+    }
+    if (type === 'file') this.#file(full, header, Number(stats.size));
+    else this.#writer.entry(header);
+    if (overlay && type === 'directory' && isOpaque(full)) {
+      this.#writer.entry({ ...header, type: 'file', mode: 0, xattrs: [], name: `${header.name}.wh..wh..opq` });
+    }
+  }
+
+  #file(full: string, header: TarHeader, size: number): void {
+    // O_NONBLOCK: should the path have become a FIFO meanwhile, do not wait for its writer.
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    const fd = present(() => openSync(fsPath(full), flags));
+    if (fd === undefined) return;
+    try {
+      this.#writer.entry({ ...header, size });
+      this.#writer.dataFrom((buffer, offset, length) => readSync(fd, buffer, offset, length, null));
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** What `action` finds, or undefined when the path has gone meanwhile. */
+function present<T>(action: () => T): T | undefined {
+  try {
+    return action();
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return undefined;
+    throw error;
+  }
+}
+
+function namesIn(directory: string): string[] {
+  return present(() => readdirSync(fsPath(directory), { encoding: 'latin1' }))?.sort() ?? [];
+}
+
+function attributesOf(full: string): [string, string][] {
+  const path = fsPath(full);
+  const attributes: [string, string][] = [];
+  for (const name of present(() => listXattrs(path)) ?? []) {
+    if (name.startsWith('trusted.overlay.') || name === 'security.selinux') continue;
+    const value = present(() => getXattr(path, name));
+    if (value !== undefined) attributes.push([name, value.toString('latin1')]);
+  }
+  return attributes;
+}
+
+function isOpaque(full: string): boolean {
+  return present(() => getXattr(fsPath(full), 'trusted.overlay.opaque'))?.toString('latin1') === 'y';
+}
+
+/** Undefined for sockets, which no archive can hold. */
+function typeOf(stats: BigIntStats): TarEntryType | undefined {
+  if (stats.isFile()) return 'file';
+  if (stats.isDirectory()) return 'directory';
+  if (stats.isSymbolicLink()) return 'symlink';
+  if (stats.isCharacterDevice()) return 'char';
+  if (stats.isBlockDevice()) return 'block';
+  return stats.isFIFO() ? 'fifo' : undefined;
+}
+
+function floorDivide(value: bigint, divisor: bigint): bigint {
+  const quotient = value / divisor;
+  return value % divisor < 0n ? quotient - 1n : quotient;
+}
