@@ -23,6 +23,7 @@ export { HealthControl } from './health.js';
 export { engineIdentity } from './identity.js';
 export type { Identity } from './identity.js';
 export type { AnyMethod, AnyServiceDefinition } from './method-types.js';
+export { runService } from './run-service.js';
 export { serve } from './server.js';
 export type { RunningServer, ServeOptions } from './server.js';
 export type { ReplyReader } from './server-calls.js';
