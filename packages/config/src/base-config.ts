@@ -48,6 +48,4 @@ export const baseShape = {
     level: z.enum(['debug', 'info', 'warn', 'error', 'fatal', 'silent']),
     format: z.enum(['json', 'text']),
   }),
-  /** Descriptor set for gRPC reflection; none when absent. */
-  descriptorSet: z.optional(z.string()),
 };

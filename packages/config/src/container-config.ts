@@ -28,4 +28,6 @@ export const containerBlock = z.strictObject({
   dnsOptions: z.array(z.string()),
   dnsSearch: z.array(z.string()),
   hostGatewayIps: z.array(z.string()),
+  /** The host's resolver file. */
+  resolvConfPath: z.string(),
 });

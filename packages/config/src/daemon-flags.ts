@@ -47,6 +47,8 @@ const flags: Readonly<Record<string, Flag>> = {
   'dns-opt': { key: 'dns-opts', form: 'list' },
   'dns-search': { key: 'dns-search', form: 'list' },
   'host-gateway-ip': { key: 'host-gateway-ips', form: 'list' },
+  'fixed-cidr': { key: 'fixed-cidr', form: 'text' },
+  'fixed-cidr-v6': { key: 'fixed-cidr-v6', form: 'text' },
   'live-restore': { key: 'live-restore', form: 'switch' },
   'storage-driver': { key: 'storage-driver', form: 'text', short: 's' },
   iptables: { key: 'iptables', form: 'switch' },

@@ -9,8 +9,22 @@ export const networkBlock = z.strictObject({
   mtu: z.int(),
   /** Pools that new networks take subnets from; `size` is a prefix length. */
   defaultAddressPools: z.array(z.strictObject({ base: z.string(), size: z.int() })),
-  /** Host address of published ports that name none. */
-  defaultBindAddress: z.string(),
+  /** Host address of published ports that name none; empty: all IPv4 and IPv6 addresses. */
+  defaultHostIp: z.string(),
+  /** Range of container addresses on the default bridge. */
+  fixedCidr: z.optional(z.string()),
+  fixedCidrV6: z.optional(z.string()),
+  /** IPv6 on the default bridge. */
+  ipv6: z.boolean(),
+  /** Traffic between containers of the default bridge. */
+  icc: z.boolean(),
+  ipMasq: z.boolean(),
+  /** Make firewall rules at all. */
+  iptables: z.boolean(),
+  /** Switch on forwarding in the kernel. */
+  ipForward: z.boolean(),
+  /** The host's resolver file. */
+  resolvConfPath: z.string(),
   dns: z.array(z.string()),
   dnsOptions: z.array(z.string()),
   dnsSearch: z.array(z.string()),

@@ -10,7 +10,6 @@ export interface EngineFacts {
   readonly version: string;
   readonly engineId: string;
   readonly nats: NatsSettings | null;
-  readonly descriptorSet?: string;
 }
 
 const defaultPools = [
@@ -43,7 +42,6 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
     services,
     nats: facts.nats,
     log: settings.log,
-    ...(facts.descriptorSet === undefined ? {} : { descriptorSet: facts.descriptorSet }),
   });
   const runtimes = runtimesOf(settings);
   const defaultRuntime = given['default-runtime'] ?? 'runc';
@@ -53,6 +51,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
   const dns = { dns: given.dns ?? [], dnsOptions: given['dns-opts'] ?? [], dnsSearch: given['dns-search'] ?? [] };
   const defaultAddressPools = given['default-address-pools'] ?? defaultPools;
   const hostGatewayIps = given['host-gateway-ips'] ?? [];
+  const resolvConfPath = given['resolv-conf'] ?? '/etc/resolv.conf';
   const logDriver = given['log-driver'] ?? 'json-file';
   const initPath = given['init-path'] ?? '/usr/bin/tini-static';
   const seccompProfile = given['seccomp-profile'] ?? 'builtin';
@@ -105,6 +104,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
         cgroupParent: given['cgroup-parent'] ?? '',
         ...dns,
         hostGatewayIps,
+        resolvConfPath,
       },
     },
     network: {
@@ -114,7 +114,15 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
         ...(given.bip === undefined ? {} : { bip: given.bip }),
         mtu: given.mtu ?? 0,
         defaultAddressPools,
-        defaultBindAddress: given.ip ?? '0.0.0.0',
+        defaultHostIp: given.ip ?? '',
+        ...(given['fixed-cidr'] === undefined ? {} : { fixedCidr: given['fixed-cidr'] }),
+        ...(given['fixed-cidr-v6'] === undefined ? {} : { fixedCidrV6: given['fixed-cidr-v6'] }),
+        ipv6: given.ipv6 ?? false,
+        icc: given.icc ?? true,
+        ipMasq: given['ip-masq'] ?? true,
+        iptables: given.iptables ?? true,
+        ipForward: given['ip-forward'] ?? true,
+        resolvConfPath,
         ...dns,
         hostGatewayIps,
       },
@@ -127,6 +135,10 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
         mirrors: registryMirrors,
         certsDir: '/etc/docker/certs.d',
         maxConcurrentDownloads,
+        ...(given['max-download-attempts'] === undefined
+          ? {}
+          : { maxDownloadAttempts: given['max-download-attempts'] }),
+        ...(given.proxies === undefined ? {} : { proxies: proxiesOf(given.proxies) }),
       },
     },
   };
@@ -139,6 +151,14 @@ function runtimesOf({ given }: DaemonSettings): Record<string, { path: string; r
     runtimes[name] = { path, runtimeArgs: runtimeArgs ?? [] };
   }
   return runtimes;
+}
+
+function proxiesOf(given: NonNullable<DaemonSettings['given']['proxies']>) {
+  return {
+    httpProxy: given['http-proxy'] ?? '',
+    httpsProxy: given['https-proxy'] ?? '',
+    noProxy: given['no-proxy'] ?? '',
+  };
 }
 
 function ulimitsOf(given: Record<string, { Name: string; Soft?: number | undefined; Hard?: number | undefined }>) {

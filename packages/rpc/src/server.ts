@@ -1,4 +1,5 @@
 import { isIPv6 } from 'node:net';
+import { dirname, join } from 'node:path';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import type { ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
 import { internal } from '@flotilla/errors';
@@ -37,7 +38,7 @@ export interface ServeOptions {
   readonly details?: () => Promise<ServiceDetails>;
   /** Publishes every event committed so far and returns the last event's id. */
   readonly flushEvents?: () => Promise<string>;
-  /** Descriptor set for reflection; none, no reflection. */
+  /** Descriptor set for reflection, read when asked for; `flotilla.binpb` beside the program when absent. */
   readonly descriptorSet?: string;
   /** How long running unary calls may take to end at shutdown; 3 s when absent. Streams are ended at once. */
   readonly drainMs?: number;
@@ -81,8 +82,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       flushEvents: options.flushEvents,
     }),
   ];
-  if (options.descriptorSet !== undefined)
-    entries.push(reflectionEntry(options.descriptorSet, entries.map(serviceName)));
+  const descriptorSet = options.descriptorSet ?? join(dirname(process.argv[1] ?? '.'), 'flotilla.binpb');
+  entries.push(reflectionEntry(descriptorSet, entries.map(serviceName)));
   for (const entry of entries) addEntry(server, entry, host);
 
   const credentials =
