@@ -4,3 +4,25 @@ export { makeTempDir } from './temp-dir.js';
 export type { TempDir } from './temp-dir.js';
 export { waitFor } from './wait-for.js';
 export type { WaitOptions } from './wait-for.js';
+export { startFaultProxy } from './fault-proxy.js';
+export type { Fault, FaultProxy, SeenRequest } from './fault-proxy.js';
+export { startDockerd, unpackDockerPackage } from './dockerd.js';
+export type { DockerdPeer } from './dockerd.js';
+export {
+  busyboxImage,
+  debianImage,
+  debianRootfsTar,
+  dockerArchive,
+  gzipLayer,
+  makeImage,
+  ociArchive,
+  plainTar,
+  sha256,
+  tarDirectory,
+  writeBusyboxRootfs,
+} from './image-fixtures.js';
+export type { FixtureConfig, FixtureImage, FixtureLayer, RawTarEntry } from './image-fixtures.js';
+export { createNetworkNamespace } from './network-namespace.js';
+export type { NetworkNamespace } from './network-namespace.js';
+export { startRegistry } from './registry.js';
+export type { Registry, RegistryOptions } from './registry.js';

@@ -1,41 +1,10 @@
-import type { Listen } from '@flotilla/rpc';
-import type { LogFormat, LogLevel } from '@flotilla/log';
+import type { RegistryConfig } from '@flotilla/config';
 
-/** What registry-proxy needs of its configuration file. */
-export interface RegistryProxyConfig {
-  readonly version: string;
-  readonly engineId: string;
-  readonly dataRoot: string;
-  /** `<data-root>/registry-proxy`. */
-  readonly dataDir: string;
-  readonly listen: Listen;
-  readonly log: { readonly level: LogLevel; readonly format: LogFormat };
-  readonly registry: RegistrySettings;
-}
+/** The `registry` block with everything filled in. */
+export type RegistrySettings = Required<Omit<RegistryConfig['registry'], 'proxies'>> &
+  Pick<RegistryConfig['registry'], 'proxies'>;
 
-export interface RegistrySettings {
-  /** Mirrors of Docker Hub, URLs. */
-  readonly mirrors: readonly string[];
-  /** Host[:port] or CIDR. */
-  readonly insecureRegistries: readonly string[];
-  /** Directory of `<host[:port]>/*.crt, *.cert, *.key`. */
-  readonly certsDir: string;
-  readonly maxDownloadAttempts: number;
-  readonly connectTimeoutMs: number;
-  readonly headersTimeoutMs: number;
-  /** Longest silence inside a body. */
-  readonly bodyTimeoutMs: number;
-  readonly retryDelayMs: number;
-  readonly maxRetryDelayMs: number;
-  /** Blobs kept after they were handed over. */
-  readonly cacheBytes: number;
-  readonly proxies?: { readonly httpProxy: string; readonly httpsProxy: string; readonly noProxy: string } | undefined;
-}
-
-export const defaultRegistrySettings: RegistrySettings = {
-  mirrors: [],
-  insecureRegistries: [],
-  certsDir: '/etc/docker/certs.d',
+const defaults = {
   maxDownloadAttempts: 5,
   connectTimeoutMs: 10_000,
   headersTimeoutMs: 30_000,
@@ -44,3 +13,18 @@ export const defaultRegistrySettings: RegistrySettings = {
   maxRetryDelayMs: 15_000,
   cacheBytes: 1024 * 1024 * 1024,
 };
+
+/** Absent settings take their defaults. */
+export function registrySettings({ registry }: RegistryConfig): RegistrySettings {
+  const pick = <K extends keyof typeof defaults>(key: K): number => registry[key] ?? defaults[key];
+  return {
+    ...registry,
+    maxDownloadAttempts: pick('maxDownloadAttempts'),
+    connectTimeoutMs: pick('connectTimeoutMs'),
+    headersTimeoutMs: pick('headersTimeoutMs'),
+    bodyTimeoutMs: pick('bodyTimeoutMs'),
+    retryDelayMs: pick('retryDelayMs'),
+    maxRetryDelayMs: pick('maxRetryDelayMs'),
+    cacheBytes: pick('cacheBytes'),
+  };
+}

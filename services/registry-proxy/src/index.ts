@@ -1,3 +1,1 @@
 export { startRegistryProxyService } from './server.js';
-export { defaultRegistrySettings } from './config.js';
-export type { RegistryProxyConfig, RegistrySettings } from './config.js';

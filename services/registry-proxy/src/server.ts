@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import type { RegistryConfig } from '@flotilla/config';
 import { createLogger } from '@flotilla/log';
 import type { Logger } from '@flotilla/log';
 import { serve } from '@flotilla/rpc';
@@ -6,7 +7,7 @@ import type { RunningServer } from '@flotilla/rpc';
 import { BlobCache } from './blobs/blob-cache.js';
 import { BlobTransfers } from './blobs/blob-transfers.js';
 import { BlobWriters } from './blobs/blob-writer.js';
-import type { RegistryProxyConfig } from './config.js';
+import { registrySettings } from './config.js';
 import { registryRpc } from './rpc/registry-rpc.js';
 import { Endpoints } from './upstream/endpoints.js';
 import { HttpTransport } from './upstream/http-transport.js';
@@ -20,10 +21,10 @@ export interface RegistryProxyDeps {
 
 /** Start registry-proxy; disposing drains calls and closes connections and writer threads. */
 export async function startRegistryProxyService(
-  config: RegistryProxyConfig,
+  config: RegistryConfig,
   overrides: Partial<RegistryProxyDeps> = {},
 ): Promise<RunningServer> {
-  const { registry: settings } = config;
+  const settings = registrySettings(config);
   const log = overrides.log ?? createLogger({ service: 'registry-proxy', ...config.log });
   const cache = await BlobCache.open({
     blobsDir: join(config.dataDir, 'blobs'),

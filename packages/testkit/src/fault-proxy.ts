@@ -1,0 +1,121 @@
+import { once } from 'node:events';
+import { createServer, request } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+/** What to do instead of passing a request on. */
+export type Fault =
+  | {
+      readonly kind: 'status';
+      readonly status: number;
+      readonly headers?: Record<string, string>;
+      readonly body?: string;
+    }
+  /** Never answer. */
+  | { readonly kind: 'hang' }
+  /** Pass on, but end the connection after this many bytes of the body. */
+  | { readonly kind: 'cut'; readonly afterBytes: number }
+  /** Pass on, but fall silent after this many bytes of the body. */
+  | { readonly kind: 'stall'; readonly afterBytes: number }
+  /** Pass on with one byte of the body changed. */
+  | { readonly kind: 'corrupt'; readonly atByte: number }
+  /** Pass on without Range: a registry that cannot resume. */
+  | { readonly kind: 'ignore-range' }
+  /** Pass on, the body slowed to about this rate. */
+  | { readonly kind: 'slow'; readonly bytesPerSecond: number };
+
+export interface SeenRequest {
+  readonly method: string;
+  readonly path: string;
+  readonly authorization: string | undefined;
+  readonly range: string | undefined;
+}
+
+/** A proxy in front of a registry that breaks what it is told to break. */
+export interface FaultProxy extends AsyncDisposable {
+  /** `127.0.0.1:port`, to name images by. */
+  readonly address: string;
+  readonly seen: SeenRequest[];
+  /** Asked for each request; undefined passes it on. */
+  decide: (seen: SeenRequest) => Fault | undefined;
+}
+
+/** Start a fault proxy before `upstream` (`host:port`, plain HTTP). */
+export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
+  const [host = '', port = ''] = upstream.split(':');
+  const seen: SeenRequest[] = [];
+  const proxy = { decide: (_: SeenRequest): Fault | undefined => undefined };
+  const server = createServer((incoming, outgoing) => {
+    const entry: SeenRequest = {
+      method: incoming.method ?? '',
+      path: incoming.url ?? '',
+      authorization: incoming.headers.authorization,
+      range: incoming.headers.range,
+    };
+    seen.push(entry);
+    outgoing.on('error', () => undefined);
+    const fault = proxy.decide(entry);
+    if (fault?.kind === 'hang') return;
+    if (fault?.kind === 'status') {
+      outgoing.writeHead(fault.status, { 'content-type': 'application/json', ...fault.headers });
+      outgoing.end(fault.body ?? '');
+      return;
+    }
+    const headers = { ...incoming.headers };
+    if (fault?.kind === 'ignore-range') delete headers.range;
+    const passed = request({ host, port, method: entry.method, path: entry.path, headers, agent: false });
+    passed.on('error', () => outgoing.destroy());
+    passed.on('response', (response) => {
+      outgoing.writeHead(response.statusCode ?? 502, response.headers);
+      void passBody(response, outgoing, fault);
+    });
+    incoming.pipe(passed);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return {
+    address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    seen,
+    get decide() {
+      return proxy.decide;
+    },
+    set decide(decide) {
+      proxy.decide = decide;
+    },
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
+
+async function passBody(response: IncomingMessage, outgoing: ServerResponse, fault: Fault | undefined): Promise<void> {
+  let passed = 0;
+  try {
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      let bytes = chunk;
+      if (fault?.kind === 'corrupt' && fault.atByte >= passed && fault.atByte < passed + bytes.length) {
+        bytes = Buffer.from(bytes);
+        const at = fault.atByte - passed;
+        bytes[at] = (bytes[at] ?? 0) ^ 0xff;
+      }
+      const limit = fault?.kind === 'cut' || fault?.kind === 'stall' ? fault.afterBytes - passed : Infinity;
+      passed += bytes.length;
+      if (!outgoing.write(bytes.subarray(0, Math.max(0, limit)))) await once(outgoing, 'drain');
+      if (bytes.length >= limit) {
+        if (fault?.kind === 'stall') return;
+        // Let what was written reach the other side first.
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        outgoing.destroy();
+        return;
+      }
+      if (fault?.kind === 'slow') {
+        await new Promise((resolve) => setTimeout(resolve, (bytes.length / fault.bytesPerSecond) * 1000));
+      }
+    }
+    outgoing.end();
+  } catch {
+    outgoing.destroy();
+  }
+}
