@@ -1,60 +1,115 @@
-// Bundle the launcher, each service and each worker thread into one file under dist/bundle/, and build the descriptor set for reflection.
+// Bundle every process of the engine into one file each: dist/bundle/<service>.js, flotilla.js (the launcher), worker
+// threads beside them, and the descriptor set that gRPC reflection reads.
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { createHash } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const outdir = join(root, 'dist/bundle');
+const target = join(root, 'dist/bundle');
+const version = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version;
 
-function filesBelow(directory) {
-  if (!existsSync(directory)) return [];
-  return readdirSync(directory, { withFileTypes: true, recursive: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
-}
-
-const entryPoints = {};
-const add = (name, file) => {
-  if (entryPoints[name] !== undefined)
-    throw new Error(`two entry points are called ${name}: ${entryPoints[name]} and ${file}`);
-  entryPoints[name] = file;
-};
-for (const service of readdirSync(join(root, 'services'))) {
-  const main = join(root, 'services', service, 'src/main.ts');
-  if (existsSync(main)) add(service, main);
-}
-if (existsSync(join(root, 'cli/src/main.ts'))) add('flotilla', join(root, 'cli/src/main.ts'));
-for (const area of ['services', 'packages']) {
-  for (const workspace of readdirSync(join(root, area))) {
-    for (const file of filesBelow(join(root, area, workspace, 'src'))) {
-      if (/-(worker|process)\.ts$/.test(file) && !file.includes('/generated/')) add(basename(file, '.ts'), file);
+/** Folder name of each service that has a process, and its file. */
+function entryPoints() {
+  const entries = { flotilla: join(root, 'cli/src/main.ts') };
+  for (const service of readdirSync(join(root, 'services'))) {
+    const main = join(root, 'services', service, 'src/main.ts');
+    if (existsSync(main)) entries[service] = main;
+  }
+  for (const room of ['services', 'packages']) {
+    for (const name of readdirSync(join(root, room))) {
+      const src = join(root, room, name, 'src');
+      if (!existsSync(src)) continue;
+      for (const file of readdirSync(src, { recursive: true })) {
+        if (!file.endsWith('-worker.ts')) continue;
+        const worker = basename(file, '.ts');
+        if (entries[worker] !== undefined) throw new Error(`two files are called ${worker}.ts`);
+        entries[worker] = join(src, file);
+      }
     }
+  }
+  return entries;
+}
+
+/** Hash of everything a bundle is made of. */
+export function sourceStamp() {
+  const hash = createHash('sha256');
+  const add = (path) =>
+    hash
+      .update(path)
+      .update('\0')
+      .update(readFileSync(join(root, path)))
+      .update('\0');
+  for (const path of ['package-lock.json', 'scripts/bundle.mjs', 'scripts/generate.mjs']) add(path);
+  for (const room of ['packages', 'services', 'cli', 'proto']) {
+    for (const entry of readdirSync(join(root, room), { recursive: true, withFileTypes: true })) {
+      if (!entry.isFile() || !/\.(ts|json|proto|ya?ml)$/.test(entry.name) || entry.name.endsWith('.test.ts')) continue;
+      const path = join(entry.parentPath, entry.name);
+      if (/\/(node_modules|dist|generated|test|\.generated-[^/]*)\//.test(path)) continue;
+      add(path.slice(root.length + 1));
+    }
+  }
+  return hash.digest('hex');
+}
+
+const stampFile = join(target, 'stamp');
+
+/** Whether dist/bundle was made from the present sources. */
+export function isBundled() {
+  return existsSync(stampFile) && readFileSync(stampFile, 'utf8') === sourceStamp();
+}
+
+/** Make dist/bundle; it is put in place whole. */
+export async function bundle() {
+  const stamp = sourceStamp();
+  mkdirSync(join(root, 'dist'), { recursive: true });
+  const fresh = mkdtempSync(join(root, 'dist/.bundle-'));
+  try {
+    await build({
+      entryPoints: entryPoints(),
+      outdir: fresh,
+      bundle: true,
+      platform: 'node',
+      target: 'node20',
+      format: 'esm',
+      conditions: ['source'],
+      external: ['koffi', 'leveldown'],
+      minify: true,
+      keepNames: true,
+      sourcemap: 'linked',
+      legalComments: 'none',
+      define: { FLOTILLA_VERSION: JSON.stringify(version) },
+      // CommonJS dependencies inside an ES module still call require for Node's own modules.
+      banner: {
+        js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+      },
+      logLevel: 'warning',
+    });
+    execFileSync(join(root, 'node_modules/.bin/buf'), ['build', '--output', join(fresh, 'flotilla.binpb')], {
+      cwd: join(root, 'proto'),
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+    writeFileSync(join(fresh, 'package.json'), '{"type":"module"}\n');
+    writeFileSync(join(fresh, 'stamp'), stamp);
+    const old = `${fresh}.old`;
+    if (existsSync(target)) renameSync(target, old);
+    renameSync(fresh, target);
+    rmSync(old, { recursive: true, force: true });
+  } catch (error) {
+    rmSync(fresh, { recursive: true, force: true });
+    throw error;
   }
 }
 
-rmSync(outdir, { recursive: true, force: true });
-mkdirSync(outdir, { recursive: true });
-await build({
-  entryPoints,
-  outdir,
-  bundle: true,
-  platform: 'node',
-  format: 'esm',
-  target: 'node20',
-  conditions: ['source'],
-  external: ['koffi', 'leveldown'],
-  // CommonJS dependencies inside an ESM bundle call require for Node's own modules.
-  banner: {
-    js: "import { createRequire as createBundleRequire } from 'node:module';\nconst require = createBundleRequire(import.meta.url);",
-  },
-  minifySyntax: true,
-  legalComments: 'none',
-  logLevel: 'warning',
-});
-execFileSync(
-  join(root, 'node_modules/.bin/buf'),
-  ['build', join(root, 'proto'), '-o', join(outdir, 'flotilla.binpb')],
-  { stdio: 'inherit' },
-);
+if (process.argv[1] === fileURLToPath(import.meta.url)) await bundle();
