@@ -2,10 +2,13 @@
 import { spawnSync } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
+import { ENGINE_PACKAGES, TEST_PACKAGES, build as buildEngine, checkMachine } from './setup.mjs';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const outfile = join(root, 'dist/bundle/bench.js');
+checkMachine({ ...ENGINE_PACKAGES, ...TEST_PACKAGES });
+await buildEngine();
+const { build } = await import('esbuild'); // there only after npm ci
 await build({
   entryPoints: [join(root, 'bench/main.ts')],
   bundle: true,

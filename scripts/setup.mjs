@@ -118,7 +118,7 @@ const node = (script) =>
   execFileSync(process.execPath, [join(root, 'scripts', script)], { cwd: root, stdio: 'inherit' });
 
 /** npm packages, stubs, bundles: each only when stale. */
-export function build() {
+export async function build() {
   unlessUnchanged('npm', ['package-lock.json'], ['node_modules/esbuild'], () => {
     say('installing npm packages from the lock file');
     const { status } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
@@ -133,10 +133,6 @@ export function build() {
     ['packages/proto/src/generated'],
     () => node('generate.mjs'),
   );
-  unlessUnchanged(
-    'bundle',
-    ['proto', 'packages', 'services', 'cli', 'scripts/bundle.mjs', 'package-lock.json'],
-    ['dist/bundle/flotilla.js'],
-    () => node('bundle.mjs'),
-  );
+  const { bundle, isBundled } = await import('./bundle.mjs'); // needs esbuild: not before npm ci
+  if (!isBundled()) await bundle();
 }

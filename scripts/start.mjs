@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { ENGINE_PACKAGES, build, checkMachine, root } from './setup.mjs';
 
 checkMachine(ENGINE_PACKAGES);
-build();
+await build();
 const launcher = spawn(process.execPath, [join(root, 'dist/bundle/flotilla.js'), 'up', ...process.argv.slice(2)], {
   stdio: 'inherit',
 });

@@ -6,7 +6,7 @@ import { ENGINE_PACKAGES, TEST_PACKAGES, build, checkMachine, ensureDockerCli, r
 
 checkMachine({ ...ENGINE_PACKAGES, ...TEST_PACKAGES });
 ensureDockerCli();
-build();
+await build();
 const run = (program, args) =>
   spawnSync(join(root, 'node_modules/.bin', program), args, { cwd: root, stdio: 'inherit' }).status ?? 1;
 // Worker threads of unit and service tests run compiled code.
