@@ -1,8 +1,7 @@
 import type { RegistryConfig } from '@flotilla/config';
 
 /** The `registry` block with everything filled in. */
-export type RegistrySettings = Required<Omit<RegistryConfig['registry'], 'proxies'>> &
-  Pick<RegistryConfig['registry'], 'proxies'>;
+export type RegistrySettings = RegistryConfig['registry'] & { readonly [K in keyof typeof defaults]: number };
 
 const defaults = {
   maxDownloadAttempts: 5,
@@ -16,7 +15,7 @@ const defaults = {
 
 /** Absent settings take their defaults. */
 export function registrySettings({ registry }: RegistryConfig): RegistrySettings {
-  const pick = <K extends keyof typeof defaults>(key: K): number => registry[key] ?? defaults[key];
+  const pick = (key: keyof typeof defaults): number => registry[key] ?? defaults[key];
   return {
     ...registry,
     maxDownloadAttempts: pick('maxDownloadAttempts'),
