@@ -1,0 +1,238 @@
+import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { serviceAddress, serviceFiles, serviceNames } from '@flotilla/config';
+import type { DaemonSettings, NatsSettings, ServiceName } from '@flotilla/config';
+import { internal, messageOf, unavailable } from '@flotilla/errors';
+import type { Logger } from '@flotilla/log';
+import { KeptProcess } from './child-process.js';
+import { readEngineId } from './engine-id.js';
+import { lockDirectory } from './engine-lock.js';
+import { mountSharedDirectories, sharedDirectories, unmountSharedDirectories } from './engine-mounts.js';
+import { dataRecordPath, readState, removeState, statePath, writePrivateFile, writeState } from './engine-state.js';
+import type { ProcessState } from './engine-state.js';
+import { healthClient, watchHealth } from './health-watch.js';
+import type { Health } from './health-watch.js';
+import { startNatsServer } from './nats-server.js';
+import { identify, waitForEnd } from './process-identity.js';
+import type { ProcessIdentity } from './process-identity.js';
+import { startOrder, stopOrder } from './start-order.js';
+
+export interface LauncherOptions {
+  readonly settings: DaemonSettings;
+  readonly version: string;
+  /** Directory that holds `<service>.js` of every service. */
+  readonly bundleDir: string;
+  readonly log: Logger;
+  /** Run every service in a mount namespace that shares only the four shared directories with the others. */
+  readonly isolateMounts: boolean;
+}
+
+/** A started engine. Disposing stops its processes in order; containers go on running. */
+export interface RunningEngine extends AsyncDisposable {
+  /** Resolves when every service has said that it serves for the first time. */
+  readonly ready: Promise<void>;
+}
+
+const orphanLimitMs = 7000;
+
+/**
+ * Start every process of an engine and keep them running.
+ *
+ * @throws EngineError `conflict` when another launcher uses the same data or exec root.
+ */
+export async function startEngine(options: LauncherOptions): Promise<RunningEngine> {
+  const { settings, log } = options;
+  const { dataRoot, execRoot } = settings;
+  mkdirSync(execRoot, { recursive: true, mode: 0o700 });
+  const locks = [lockDirectory(dataRoot)];
+  try {
+    if (execRoot !== dataRoot) locks.push(lockDirectory(execRoot));
+    await endOrphans([dataRecordPath(dataRoot), statePath(execRoot)], log);
+    const engine = new Engine(options, readEngineId(dataRoot));
+    try {
+      await engine.start();
+    } catch (error) {
+      await engine.stop();
+      throw error;
+    }
+    return {
+      ready: engine.ready,
+      async [Symbol.asyncDispose]() {
+        await engine.stop();
+        for (const lock of locks.reverse()) lock[Symbol.dispose]();
+      },
+    };
+  } catch (error) {
+    for (const lock of locks.reverse()) lock[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** The services of a launcher that died stop by themselves; whoever does not is killed. Containers are not among them. */
+async function endOrphans(records: readonly string[], log: Logger): Promise<void> {
+  const orphans = new Map<number, ProcessState & { process: ProcessIdentity }>();
+  for (const record of records) {
+    for (const state of readState(record)?.processes ?? []) {
+      if (state.process !== undefined) orphans.set(state.process.pid, { ...state, process: state.process });
+    }
+  }
+  await Promise.all(
+    [...orphans.values()].map(async ({ service, process: orphan }) => {
+      if (await waitForEnd(orphan, orphanLimitMs)) return;
+      log.warn({ process: service, pid: orphan.pid }, 'process of an engine before hangs, killing it');
+      process.kill(orphan.pid, 'SIGKILL');
+      if (!(await waitForEnd(orphan, orphanLimitMs)))
+        throw unavailable(`${service} (pid ${orphan.pid}) cannot be killed`);
+    }),
+  );
+}
+
+class Engine {
+  readonly ready: Promise<void>;
+  readonly #options: LauncherOptions;
+  readonly #engineId: string;
+  readonly #services: readonly ServiceName[];
+  readonly #processes = new Map<string, KeptProcess>();
+  readonly #health = new Map<ServiceName, Health>();
+  readonly #watching = new AbortController();
+  readonly #background: Promise<void>[] = [];
+  #natsUrl = '';
+  #setReady: () => void = () => undefined;
+  #isStarted = false;
+
+  constructor(options: LauncherOptions, engineId: string) {
+    this.#options = options;
+    this.#engineId = engineId;
+    this.#services = startOrder(serviceNames.filter((name) => !options.settings.remoteServices.has(name)));
+    this.ready = new Promise((resolve) => (this.#setReady = resolve));
+  }
+
+  async start(): Promise<void> {
+    const { settings, version, log } = this.#options;
+    const { dataRoot, execRoot } = settings;
+    const [nats] = await Promise.all([
+      this.#startNats(),
+      mountSharedDirectories(sharedDirectories(dataRoot, execRoot)),
+    ]);
+    const files = serviceFiles(settings, { version, engineId: this.#engineId, nats });
+    this.#isStarted = true;
+    for (const service of this.#services) {
+      const file = join(execRoot, 'config', `${service}.json`);
+      writePrivateFile(file, JSON.stringify(files[service], undefined, 2));
+      this.#keep(service, file);
+    }
+    if (nats !== null) this.#background.push(this.#ensureStream(nats));
+    if (settings.pidfile !== undefined) writeFileSync(settings.pidfile, String(process.pid));
+    for (const notice of settings.notices) log.warn(notice);
+  }
+
+  async stop(): Promise<void> {
+    const { settings, log } = this.#options;
+    this.#watching.abort();
+    for (const group of stopOrder(this.#services)) {
+      await Promise.all(group.map(async (service) => this.#processes.get(service)?.stop()));
+    }
+    await this.#processes.get('nats-server')?.stop();
+    await Promise.all(this.#background);
+    await unmountSharedDirectories(sharedDirectories(settings.dataRoot, settings.execRoot), log);
+    if (settings.pidfile !== undefined) rmSync(settings.pidfile, { force: true });
+    removeState(settings);
+  }
+
+  async #startNats(): Promise<NatsSettings | null> {
+    const { settings, log } = this.#options;
+    if (settings.nats !== undefined) return settings.nats;
+    const nats = await startNatsServer({ ...settings, log, onChange: () => this.#record() });
+    this.#processes.set('nats-server', nats.process);
+    this.#natsUrl = nats.settings.url;
+    return nats.settings;
+  }
+
+  #keep(service: ServiceName, configFile: string): void {
+    const { bundleDir, log, settings, isolateMounts } = this.#options;
+    const program = join(bundleDir, `${service}.js`);
+    if (!existsSync(program)) throw internal(`${program} is missing`);
+    const command = [process.execPath, ...nodeFlags, program, '--config', configFile, '--parent-fd', '3'];
+    const [file = '', ...args] = isolateMounts ? isolated(command, settings) : command;
+    const kept = new KeptProcess({
+      name: service,
+      log,
+      command: () => ({ file, args, env: serviceEnvironment() }),
+      onChange: () => this.#record(),
+    });
+    this.#processes.set(service, kept);
+    kept.start();
+    const client = healthClient(serviceAddress(settings, service), log);
+    const watching = watchHealth({
+      client,
+      pid: () => kept.identity?.pid,
+      onSilent: () => {
+        log.error({ process: service, pid: kept.identity?.pid }, 'service answers no health check, killing it');
+        kept.kill();
+      },
+      onChange: (health) => {
+        log.debug({ process: service, health }, 'health changed');
+        this.#health.set(service, health);
+        if (this.#services.every((name) => this.#health.get(name) === 'SERVING')) this.#setReady();
+      },
+      signal: this.#watching.signal,
+    });
+    this.#background.push(watching.finally(() => client.close()));
+  }
+
+  /** Make the stream of all events. Until then they wait in the outboxes. */
+  async #ensureStream(nats: NatsSettings): Promise<void> {
+    const { log } = this.#options;
+    // The NATS client is loaded only here: the launcher needs it for a moment.
+    const { ensureStream } = await import('@flotilla/events');
+    while (!this.#watching.signal.aborted) {
+      try {
+        await ensureStream(nats, {}, 2000);
+        return;
+      } catch (error) {
+        log.warn({ reason: messageOf(error) }, 'event stream not made yet');
+      }
+    }
+  }
+
+  #record(): void {
+    const { settings, version } = this.#options;
+    const launcher = identify(process.pid);
+    if (launcher === undefined || !this.#isStarted) return;
+    writeState({
+      launcher,
+      version,
+      engineId: this.#engineId,
+      dataRoot: settings.dataRoot,
+      execRoot: settings.execRoot,
+      processes: [...this.#processes.values()].map((kept): ProcessState => ({
+        service: kept.name,
+        process: kept.identity,
+        address: kept.name === 'nats-server' ? this.#natsUrl : serviceAddress(settings, kept.name as ServiceName),
+        restarts: kept.restarts,
+      })),
+    });
+  }
+}
+
+// A service holds little: small young generations keep a burst of requests from growing the process for good.
+const nodeFlags = ['--max-semi-space-size=8'];
+
+// Services read their file and never the environment; these are for the programs they start.
+function serviceEnvironment(): NodeJS.ProcessEnv {
+  const { PATH, HOME, TMPDIR, LANG, TZ } = process.env;
+  return Object.fromEntries(
+    Object.entries({ PATH, HOME, TMPDIR, LANG, TZ }).filter(([, value]) => value !== undefined),
+  );
+}
+
+/** In a mount namespace of its own, with only the shared directories shared. */
+function isolated(command: readonly string[], { dataRoot, execRoot }: DaemonSettings): string[] {
+  const script =
+    'shared="$1"; shift; ' +
+    'for point in $(cut -d" " -f5 /proc/self/mountinfo); do ' +
+    'keep=; for dir in $shared; do case "$point/" in "$dir"/*) keep=1;; esac; done; ' +
+    '[ -n "$keep" ] || mount --make-private "$point" 2>/dev/null; done; exec "$@"';
+  const shared = sharedDirectories(dataRoot, execRoot).join(' ');
+  return ['unshare', '--mount', '--propagation', 'unchanged', 'sh', '-c', script, 'isolated', shared, ...command];
+}

@@ -1,0 +1,73 @@
+import { silentLogger } from '@flotilla/log';
+import { readState, statePath } from './engine-state.js';
+import { checkHealth, healthClient } from './health-watch.js';
+import type { Health } from './health-watch.js';
+import { answersTcp } from './nats-server.js';
+import { isAlive } from './process-identity.js';
+
+/** One line of `flotilla status`. */
+export interface ServiceStatus {
+  service: string;
+  /** 0 while it is down. */
+  pid: number;
+  address: string;
+  version: string;
+  health: Health;
+  restarts: number;
+}
+
+/** Ask every process of the engine that runs with this exec root; undefined when none does. */
+export async function engineStatus(
+  execRoot: string,
+): Promise<{ launcherPid: number; services: ServiceStatus[] } | undefined> {
+  const state = readState(statePath(execRoot));
+  if (state === undefined || !isAlive(state.launcher)) return undefined;
+  const services = await Promise.all(
+    state.processes.map(async ({ service, process: identity, address, restarts }): Promise<ServiceStatus> => {
+      const lives = identity !== undefined && isAlive(identity);
+      return {
+        service,
+        pid: lives ? identity.pid : 0,
+        address,
+        version: state.version,
+        health: lives ? await askHealth(address) : 'UNREACHABLE',
+        restarts,
+      };
+    }),
+  );
+  return { launcherPid: state.launcher.pid, services };
+}
+
+async function askHealth(address: string): Promise<Health> {
+  if (address.startsWith('nats:')) return (await answersTcp(address)) ? 'SERVING' : 'UNREACHABLE';
+  const client = healthClient(address, silentLogger());
+  try {
+    return await checkHealth(client);
+  } finally {
+    client.close();
+  }
+}
+
+/** The status as aligned columns. */
+export function renderStatus(services: readonly ServiceStatus[]): string {
+  const rows = [
+    ['SERVICE', 'PID', 'HEALTH', 'RESTARTS', 'VERSION', 'ADDRESS'],
+    ...services.map((each) => [
+      each.service,
+      each.pid === 0 ? '-' : String(each.pid),
+      each.health,
+      String(each.restarts),
+      each.version,
+      each.address,
+    ]),
+  ];
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? [];
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+}
