@@ -1,0 +1,376 @@
+import { randomBytes } from 'node:crypto';
+import { access, mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { EngineError, cancelled, dataLoss, internal, messageOf, notFound } from '@flotilla/errors';
+import { hasCode } from '@flotilla/sys';
+import type { LayerCompression } from './codec-process.js';
+import { compressLayer } from './compress-layer.js';
+import type { CompressInput, CompressedLayer } from './compress-layer.js';
+import { LayerPaths, chainIdOf } from './layer-paths.js';
+import { LayerWorkers } from './layer-workers.js';
+import { unpackBlob } from './unpack-blob.js';
+
+export interface LayerStoreOptions {
+  /** Threads that unpack at once; default: the number of cores, at least two. */
+  parallelism?: number;
+  /** Told about work in the background that failed. */
+  onBackgroundError?: (error: unknown) => void;
+}
+
+export interface LayerInput {
+  blobPath: string;
+  compression: LayerCompression;
+  /** The stack that this layer lies on; none for the lowest. */
+  parentChainId?: string;
+  /** What the uncompressed tar must hash to, `sha256:<hex>`. */
+  diffId: string;
+  signal?: AbortSignal;
+  /** Bytes of the blob read so far, about ten times a second. */
+  onProgress?: (readBytes: number) => void;
+}
+
+export interface AppliedLayer {
+  chainId: string;
+  /** Sum of the sizes of the layer's files. */
+  sizeBytes: bigint;
+}
+
+export interface ContainerLayer {
+  /** Topmost first; never empty. */
+  lower: string[];
+  upper: string;
+  work: string;
+}
+
+interface LayerRecord {
+  diffId: string;
+  parentChainId: string | null;
+  sizeBytes: string;
+  /** The boot in which it was written; its files are on disk for sure only when `synced` lies beside. */
+  bootId: string;
+}
+
+interface Apply {
+  done: Promise<AppliedLayer>;
+  stop: AbortController;
+  waiters: number;
+  listeners: Set<(readBytes: number) => void>;
+}
+
+const syncDelayMs = 1000;
+const temporary = /^\.(tmp|trash)-/;
+/** The signal of work that nobody can stop. */
+const never = new AbortController().signal;
+
+/**
+ * Unpacked layers, one directory per chain id, and the writable layers of containers.
+ *
+ *     layers/<chain id hex>/{diff/, layer.json, synced}
+ *     containers/<container id>/{diff/, work/}
+ *
+ * A layer is filled in a temporary directory and renamed once its DiffID has been checked, so `has` means complete.
+ * Layers are not written through to disk while somebody waits: that happens a second later, and layers that a power
+ * failure caught in between are dropped by `open` (their blobs are kept, so they can be applied again). One process.
+ */
+export class LayerStore implements AsyncDisposable {
+  readonly #paths: LayerPaths;
+  readonly #bootId: string;
+  readonly #workers: LayerWorkers;
+  readonly #options: LayerStoreOptions;
+  readonly #sizes = new Map<string, bigint>();
+  readonly #applying = new Map<string, Apply>();
+  readonly #unsynced = new Set<string>();
+  readonly #background = new Set<Promise<void>>();
+  #syncTimer: NodeJS.Timeout | undefined;
+
+  private constructor(root: string, bootId: string, options: LayerStoreOptions) {
+    this.#paths = new LayerPaths(root);
+    this.#bootId = bootId;
+    this.#options = options;
+    this.#workers = new LayerWorkers(options.parallelism);
+  }
+
+  /** Opens the store below `root` (the image service's directory) and clears away what an earlier end left half-made. */
+  static async open(root: string, options: LayerStoreOptions = {}): Promise<LayerStore> {
+    const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+    const store = new LayerStore(root, bootId, options);
+    await store.#load();
+    return store;
+  }
+
+  async #load(): Promise<void> {
+    const paths = this.#paths;
+    await mkdir(paths.layers, { recursive: true, mode: 0o700 });
+    await mkdir(paths.containers, { recursive: true, mode: 0o700 });
+    await mkdir(paths.empty, { recursive: true, mode: 0o755 });
+    for (const name of await readdir(paths.layers)) {
+      const directory = join(paths.layers, name);
+      const record = temporary.test(name) ? undefined : await readRecord(directory);
+      if (record === undefined) {
+        await this.#discard(directory);
+        continue;
+      }
+      const isSynced = await exists(join(directory, 'synced'));
+      if (!isSynced && record.bootId !== this.#bootId) {
+        await this.#discard(directory);
+        continue;
+      }
+      const chainId = `sha256:${name}`;
+      this.#sizes.set(chainId, BigInt(record.sizeBytes));
+      if (!isSynced) this.#syncLater(chainId);
+    }
+    for (const name of await readdir(paths.containers)) {
+      if (temporary.test(name)) await this.#discard(join(paths.containers, name));
+    }
+  }
+
+  has(chainId: string): boolean {
+    return this.#sizes.has(chainId);
+  }
+
+  /** Chain ids of all layers. */
+  chainIds(): string[] {
+    return [...this.#sizes.keys()];
+  }
+
+  /** @throws EngineError `notFound` */
+  sizeOf(chainId: string): bigint {
+    const size = this.#sizes.get(chainId);
+    if (size === undefined) throw notFound(`layer does not exist: ${chainId}`);
+    return size;
+  }
+
+  /**
+   * Unpacks one layer; a layer that is there already costs nothing, one that is just being unpacked is waited for.
+   * Layers do not need each other, so a whole image may be unpacked at once: parallelism is bounded here.
+   *
+   * @throws EngineError `dataLoss` when blob, archive or DiffID are wrong, `cancelled` after `signal`; nothing stays
+   */
+  async applyLayer(input: LayerInput): Promise<AppliedLayer> {
+    const chainId = chainIdOf(input.parentChainId, input.diffId);
+    let apply = this.#applying.get(chainId);
+    while (apply?.stop.signal.aborted === true) {
+      await apply.done.catch(() => undefined); // given up by everybody: let it clear away, then start again
+      apply = this.#applying.get(chainId);
+    }
+    const known = this.#sizes.get(chainId);
+    if (known !== undefined) return { chainId, sizeBytes: known };
+    if (input.signal?.aborted === true) throw cancelled('cancelled');
+    if (apply === undefined) {
+      const stop = new AbortController();
+      const listeners = new Set<(readBytes: number) => void>();
+      const tell = (readBytes: number) => {
+        for (const listener of listeners) listener(readBytes);
+      };
+      const done = this.#apply(input, chainId, stop.signal, tell).finally(() => this.#applying.delete(chainId));
+      done.catch(() => undefined); // everybody who waits hears it; nobody may be waiting any more
+      apply = { done, stop, waiters: 0, listeners };
+      this.#applying.set(chainId, apply);
+    }
+    return waitFor(apply, input);
+  }
+
+  async #apply(
+    input: LayerInput,
+    chainId: string,
+    signal: AbortSignal,
+    onProgress: (readBytes: number) => void,
+  ): Promise<AppliedLayer> {
+    return this.#workers.withWorker(signal, async (thread) => {
+      const temporaryDirectory = join(this.#paths.layers, `.tmp-${randomBytes(8).toString('hex')}`);
+      const diff = join(temporaryDirectory, 'diff');
+      let sizeBytes: bigint;
+      try {
+        await mkdir(temporaryDirectory, { mode: 0o700 });
+        await mkdir(diff, { mode: 0o755 });
+        const unpacked = await unpackBlob(thread, input, diff, signal, onProgress);
+        if (unpacked.digest !== input.diffId) {
+          throw dataLoss(
+            `filesystem layer verification failed for digest ${input.diffId}: the layer's content has ${unpacked.digest}`,
+          );
+        }
+        sizeBytes = BigInt(unpacked.fileBytes);
+        const record: LayerRecord = {
+          diffId: input.diffId,
+          parentChainId: input.parentChainId ?? null,
+          sizeBytes: String(sizeBytes),
+          bootId: this.#bootId,
+        };
+        await writeFile(join(temporaryDirectory, 'layer.json'), JSON.stringify(record));
+        await rename(temporaryDirectory, this.#paths.layer(chainId));
+      } catch (error) {
+        await rm(temporaryDirectory, { recursive: true, force: true });
+        throw registerError(error);
+      }
+      this.#sizes.set(chainId, sizeBytes);
+      this.#syncLater(chainId);
+      return { chainId, sizeBytes };
+    });
+  }
+
+  /** Compresses an uncompressed layer (load, import, commit) into a blob, and digests both in passing. */
+  async compressLayer(input: CompressInput): Promise<CompressedLayer> {
+    return this.#workers.withWorker(input.signal ?? never, (thread) => compressLayer(thread, input));
+  }
+
+  /** The directories of a stack given lowest first, as an overlay wants them: topmost first. */
+  lowerDirs(chainIds: readonly string[]): string[] {
+    for (const chainId of chainIds) this.sizeOf(chainId);
+    return chainIds.map((chainId) => this.#paths.diff(chainId)).reverse();
+  }
+
+  /** Removes a layer that no image and no container uses (the caller knows). Removing what is not there is fine. */
+  async remove(chainId: string): Promise<void> {
+    if (!this.#sizes.delete(chainId)) return;
+    this.#unsynced.delete(chainId);
+    await this.#discard(this.#paths.layer(chainId));
+  }
+
+  /** Makes the writable layer of a container on the stack `chainIds` (lowest first); a second call finds the first's. */
+  async createContainerLayer(containerId: string, chainIds: readonly string[]): Promise<ContainerLayer> {
+    const lower = chainIds.length === 0 ? [this.#paths.empty] : this.lowerDirs(chainIds);
+    const directory = this.#paths.container(containerId);
+    const layer = { lower, upper: join(directory, 'diff'), work: join(directory, 'work') };
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await mkdir(layer.upper, { recursive: true, mode: 0o755 });
+    await mkdir(layer.work, { recursive: true, mode: 0o700 });
+    return layer;
+  }
+
+  /** Removes what a container has written; it must be unmounted. Removing what is not there is fine. */
+  async removeContainerLayer(containerId: string): Promise<void> {
+    await this.#discard(this.#paths.container(containerId));
+  }
+
+  /** Sum of the sizes of the files that a container has written (SizeRw), files with several names counted once. */
+  async containerLayerSize(containerId: string, signal: AbortSignal = never): Promise<bigint> {
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    const halt = () => Atomics.store(stop, 0, 1);
+    const path = join(this.#paths.container(containerId), 'diff');
+    signal.addEventListener('abort', halt, { once: true });
+    try {
+      const measured = await this.#workers.withWorker(signal, (thread) => thread.run({ kind: 'measure', path, stop }));
+      return BigInt(measured.fileBytes);
+    } finally {
+      signal.removeEventListener('abort', halt);
+    }
+  }
+
+  /** Removes every layer and every container's layer that is not listed. Layers that are being applied stay. */
+  async sweep(keepChainIds: ReadonlySet<string>, keepContainers: ReadonlySet<string>): Promise<void> {
+    for (const chainId of this.chainIds()) if (!keepChainIds.has(chainId)) await this.remove(chainId);
+    for (const name of await readdir(this.#paths.containers)) {
+      if (!keepContainers.has(name) && !temporary.test(name)) await this.removeContainerLayer(name);
+    }
+  }
+
+  /** Waits until everything applied so far is safely on disk. */
+  async sync(): Promise<void> {
+    clearTimeout(this.#syncTimer);
+    this.#syncTimer = undefined;
+    const chainIds = [...this.#unsynced];
+    if (chainIds.length === 0) return;
+    await this.#workers.withWorker(never, (thread) => thread.run({ kind: 'sync', path: this.#paths.layers }));
+    for (const chainId of chainIds) {
+      if (!this.#unsynced.delete(chainId)) continue;
+      try {
+        await writeFile(join(this.#paths.layer(chainId), 'synced'), '');
+      } catch (error) {
+        if (!hasCode(error, 'ENOENT')) throw error; // removed meanwhile
+      }
+    }
+  }
+
+  #syncLater(chainId: string): void {
+    this.#unsynced.add(chainId);
+    this.#syncTimer ??= setTimeout(() => {
+      this.#syncTimer = undefined;
+      this.#inBackground(this.sync());
+    }, syncDelayMs).unref();
+  }
+
+  /** Takes a directory away at once, and its content in the background. */
+  async #discard(directory: string): Promise<void> {
+    const trash = join(directory, '..', `.trash-${randomBytes(8).toString('hex')}`);
+    try {
+      await rename(directory, trash);
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return;
+      throw error;
+    }
+    this.#inBackground(rm(trash, { recursive: true, force: true, maxRetries: 3 }));
+  }
+
+  #inBackground(work: Promise<void>): void {
+    const quiet = work.catch((error: unknown) => this.#options.onBackgroundError?.(error));
+    this.#background.add(quiet);
+    void quiet.finally(() => this.#background.delete(quiet));
+  }
+
+  /** Stops what is being unpacked, finishes what runs in the background. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const { stop } of this.#applying.values()) stop.abort();
+    await Promise.allSettled([...this.#applying.values()].map(({ done }) => done));
+    if (this.#unsynced.size > 0) this.#inBackground(this.sync());
+    await Promise.all(this.#background);
+    await this.#workers[Symbol.asyncDispose]();
+  }
+}
+
+/** Waits for a shared piece of work; the last one to give up stops it. */
+async function waitFor(apply: Apply, { signal, onProgress }: LayerInput): Promise<AppliedLayer> {
+  apply.waiters++;
+  if (onProgress !== undefined) apply.listeners.add(onProgress);
+  let giveUp: (() => void) | undefined;
+  const gaveUp = new Promise<never>((_, reject) => {
+    giveUp = () => reject(cancelled('cancelled'));
+    signal?.addEventListener('abort', giveUp, { once: true });
+  });
+  try {
+    return await Promise.race([apply.done, gaveUp]);
+  } finally {
+    if (giveUp !== undefined) signal?.removeEventListener('abort', giveUp);
+    if (onProgress !== undefined) apply.listeners.delete(onProgress);
+    if (--apply.waiters === 0) apply.stop.abort();
+  }
+}
+
+function registerError(error: unknown): unknown {
+  if (error instanceof EngineError) {
+    if (error.kind === 'cancelled') return error;
+    return new EngineError(error.kind, `failed to register layer: ${error.message}`, { cause: error });
+  }
+  const reason = hasCode(error, 'ENOSPC') ? 'no space left on device' : messageOf(error);
+  return internal(`failed to register layer: ${reason}`, { cause: error });
+}
+
+async function readRecord(directory: string): Promise<LayerRecord | undefined> {
+  let text: string;
+  try {
+    text = await readFile(join(directory, 'layer.json'), 'utf8');
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return undefined;
+    throw error;
+  }
+  try {
+    const value: unknown = JSON.parse(text);
+    return isRecord(value) ? value : undefined;
+  } catch {
+    return undefined; // cut short by a power failure
+  }
+}
+
+function isRecord(value: unknown): value is LayerRecord {
+  if (typeof value !== 'object' || value === null) return false;
+  const record = value as Partial<LayerRecord>;
+  return typeof record.bootId === 'string' && typeof record.sizeBytes === 'string' && /^\d+$/.test(record.sizeBytes);
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

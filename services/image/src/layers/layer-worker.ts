@@ -1,0 +1,153 @@
+import type { Hash } from 'node:crypto';
+import { createHash } from 'node:crypto';
+import { closeSync, constants, lstatSync, openSync, readSync, readdirSync, writeSync } from 'node:fs';
+import { parentPort } from 'node:worker_threads';
+import { EngineError, cancelled, messageOf } from '@flotilla/errors';
+import { TarApplier, TarParser, fsPath } from '@flotilla/layer-tar';
+import { CLONE_FS, chdir, chroot, fchdir, hasCode, syncfs, umask, unshare } from '@flotilla/sys';
+import type { LayerReply, LayerTask, LayerTaskResult } from './layer-tasks.js';
+
+// A thread that reads and writes layers with blocking calls, one task at a time (see LayerWorkers). It has a root
+// directory of its own, changed to the layer's while unpacking, so it must not use asynchronous fs calls: those would
+// run in pool threads that have the host's root.
+
+const chunkBytes = 1 << 20;
+const chunk = Buffer.allocUnsafe(chunkBytes);
+
+unshare(CLONE_FS);
+umask(0);
+const hostRoot = openSync('/', constants.O_RDONLY | constants.O_DIRECTORY);
+createHash('sha256').update('').digest(); // OpenSSL loads what it needs while the host's files are there
+
+parentPort?.on('message', (task: LayerTask) => {
+  parentPort?.postMessage(replyTo(task));
+});
+
+function replyTo(task: LayerTask): LayerReply {
+  try {
+    return { result: run(task) };
+  } catch (error) {
+    if (error instanceof EngineError) return { error: { kind: error.kind, message: error.message } };
+    if (hasCode(error, 'ENOSPC')) return { error: { kind: 'internal', message: 'no space left on device' } };
+    return { error: { kind: 'internal', message: messageOf(error) } };
+  }
+}
+
+function run(task: LayerTask): LayerTaskResult {
+  switch (task.kind) {
+    case 'unpack':
+      return unpack(task.sourceFd, task.directory, task.stop);
+    case 'compress':
+      return feedCompressor(task.sourceFd, task.compressorFd, task.stop);
+    case 'digest':
+      return digestFile(task.path, task.stop);
+    case 'measure':
+      return measure(task.path, task.stop);
+    case 'sync':
+      return syncFileSystem(task.path);
+  }
+}
+
+function unpack(sourceFd: number, directory: string, stop: Int32Array): LayerTaskResult {
+  const hash = createHash('sha256');
+  const applier = new TarApplier({ root: '/', whiteouts: 'overlay', umaskIsZero: true });
+  const parser = new TarParser(applier);
+  let readBytes = 0;
+  chroot(directory);
+  try {
+    chdir('/');
+    readBytes = readAll(sourceFd, hash, stop, (bytes) => parser.write(bytes));
+    parser.end();
+    applier.finish();
+  } finally {
+    applier.abort();
+    closeSync(sourceFd);
+    fchdir(hostRoot);
+    chroot('.');
+  }
+  return { digest: `sha256:${hash.digest('hex')}`, readBytes, fileBytes: applier.fileBytes };
+}
+
+function feedCompressor(sourceFd: number, compressorFd: number, stop: Int32Array): LayerTaskResult {
+  const hash = createHash('sha256');
+  try {
+    const readBytes = readAll(sourceFd, hash, stop, (bytes) => {
+      for (let from = 0; from < bytes.length;) from += writeSync(compressorFd, bytes, from);
+    });
+    return { digest: `sha256:${hash.digest('hex')}`, readBytes, fileBytes: 0 };
+  } finally {
+    closeSync(sourceFd);
+    closeSync(compressorFd);
+  }
+}
+
+function digestFile(path: string, stop: Int32Array): LayerTaskResult {
+  const hash = createHash('sha256');
+  const fd = openSync(path, 'r');
+  try {
+    const readBytes = readAll(fd, hash, stop, () => undefined);
+    return { digest: `sha256:${hash.digest('hex')}`, readBytes, fileBytes: 0 };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Counts as Docker does: no directories, files with several names once. */
+function measure(root: string, stop: Int32Array): LayerTaskResult {
+  const counted = new Set<string>();
+  const pending = [root];
+  let fileBytes = 0;
+  for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
+    if (Atomics.load(stop, 0) !== 0) throw cancelled('cancelled');
+    for (const name of readdirIfPresent(directory)) {
+      const path = `${directory}/${name}`;
+      const stats = lstatSync(fsPath(path), { throwIfNoEntry: false });
+      if (stats === undefined) continue;
+      if (stats.isDirectory()) {
+        pending.push(path);
+        continue;
+      }
+      if (stats.nlink > 1) {
+        const inode = `${stats.dev}:${stats.ino}`;
+        if (counted.has(inode)) continue;
+        counted.add(inode);
+      }
+      fileBytes += stats.size;
+    }
+  }
+  return { digest: '', readBytes: 0, fileBytes };
+}
+
+/** Containers go on removing things while they are measured. */
+function readdirIfPresent(directory: string): string[] {
+  try {
+    return readdirSync(fsPath(directory), { encoding: 'latin1' });
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return [];
+    throw error;
+  }
+}
+
+function syncFileSystem(path: string): LayerTaskResult {
+  const fd = openSync(path, 'r');
+  try {
+    syncfs(fd);
+  } finally {
+    closeSync(fd);
+  }
+  return { digest: '', readBytes: 0, fileBytes: 0 };
+}
+
+/** Reads to the end, hashing everything; `take` must be done with the bytes when it returns. */
+function readAll(fd: number, hash: Hash, stop: Int32Array, take: (bytes: Buffer) => void): number {
+  let total = 0;
+  for (;;) {
+    if (Atomics.load(stop, 0) !== 0) throw cancelled('cancelled');
+    const count = readSync(fd, chunk, 0, chunkBytes, null);
+    if (count === 0) return total;
+    total += count;
+    const bytes = chunk.subarray(0, count);
+    hash.update(bytes);
+    take(bytes);
+  }
+}

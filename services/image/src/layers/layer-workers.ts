@@ -1,0 +1,120 @@
+import { availableParallelism } from 'node:os';
+import type { Worker } from 'node:worker_threads';
+import { EngineError, cancelled, internal } from '@flotilla/errors';
+import { startThreadPool, startWorker } from '@flotilla/sys';
+import type { LayerReply, LayerTask, LayerTaskResult } from './layer-tasks.js';
+
+const idleMs = 10_000;
+
+/**
+ * The worker threads that read and write layers: as many as there are cores, at least two; started when needed, gone
+ * when idle for ten seconds.
+ */
+export class LayerWorkers implements AsyncDisposable {
+  readonly #limit: number;
+  readonly #waiting: (() => void)[] = [];
+  readonly #idle: { worker: Worker; timer: NodeJS.Timeout }[] = [];
+  readonly #workers = new Set<Worker>();
+  #busy = 0;
+  #poolStarted: Promise<void> | undefined;
+
+  constructor(limit = Math.max(2, availableParallelism())) {
+    this.#limit = limit;
+  }
+
+  /** Waits for a free thread and gives it to `use`, which may run several tasks on it. */
+  async withWorker<T>(signal: AbortSignal, use: (worker: LayerThread) => Promise<T>): Promise<T> {
+    await this.#acquire(signal);
+    try {
+      this.#poolStarted ??= startThreadPool();
+      await this.#poolStarted;
+      return await use({ run: (task) => this.#run(task) });
+    } finally {
+      this.#busy--;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  async #acquire(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) throw cancelled('cancelled');
+    if (this.#busy >= this.#limit) {
+      await new Promise<void>((resolve, reject) => {
+        const turn = () => {
+          signal.removeEventListener('abort', giveUp);
+          resolve();
+        };
+        const giveUp = () => {
+          this.#waiting.splice(this.#waiting.indexOf(turn), 1);
+          reject(cancelled('cancelled'));
+        };
+        this.#waiting.push(turn);
+        signal.addEventListener('abort', giveUp, { once: true });
+      });
+    }
+    this.#busy++;
+  }
+
+  async #run(task: LayerTask): Promise<LayerTaskResult> {
+    const worker = this.#takeIdle() ?? this.#start();
+    const reply = await new Promise<LayerReply>((resolve) => {
+      const settle = (answer: LayerReply) => {
+        worker.off('message', settle);
+        worker.off('error', failed);
+        worker.off('exit', gone);
+        resolve(answer);
+      };
+      const failed = (error: unknown) => {
+        this.#workers.delete(worker);
+        settle({ error: { kind: 'internal', message: `layer worker failed: ${String(error)}` } });
+      };
+      const gone = () => failed('it exited');
+      worker.once('message', settle);
+      worker.once('error', failed);
+      worker.once('exit', gone);
+      worker.postMessage(task);
+    });
+    if (this.#workers.has(worker)) this.#rest(worker);
+    if ('result' in reply) return reply.result;
+    throw reply.error.kind === 'internal'
+      ? internal(reply.error.message)
+      : new EngineError(reply.error.kind, reply.error.message);
+  }
+
+  #start(): Worker {
+    const worker = startWorker('layer-worker', import.meta.url);
+    worker.unref();
+    // A worker that dies while idle is only forgotten.
+    worker.on('error', () => undefined);
+    worker.once('exit', () => this.#workers.delete(worker));
+    this.#workers.add(worker);
+    return worker;
+  }
+
+  #takeIdle(): Worker | undefined {
+    for (let entry = this.#idle.pop(); entry !== undefined; entry = this.#idle.pop()) {
+      clearTimeout(entry.timer);
+      if (this.#workers.has(entry.worker)) return entry.worker;
+    }
+    return undefined;
+  }
+
+  #rest(worker: Worker): void {
+    const timer = setTimeout(() => {
+      const at = this.#idle.findIndex((entry) => entry.worker === worker);
+      if (at >= 0) this.#idle.splice(at, 1);
+      void worker.terminate();
+    }, idleMs);
+    timer.unref();
+    this.#idle.push({ worker, timer });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const { timer } of this.#idle.splice(0)) clearTimeout(timer);
+    await Promise.all([...this.#workers].map((worker) => worker.terminate()));
+  }
+}
+
+export interface LayerThread {
+  /** @throws EngineError as the task failed */
+  run(task: LayerTask): Promise<LayerTaskResult>;
+}
