@@ -27,16 +27,17 @@ function entryPoints() {
     const main = join(root, 'services', service, 'src/main.ts');
     if (existsSync(main)) entries[service] = main;
   }
-  for (const room of ['services', 'packages']) {
-    for (const name of readdirSync(join(root, room))) {
-      const src = join(root, room, name, 'src');
-      if (!existsSync(src)) continue;
-      for (const file of readdirSync(src, { recursive: true })) {
-        if (!file.endsWith('-worker.ts')) continue;
-        const worker = basename(file, '.ts');
-        if (entries[worker] !== undefined) throw new Error(`two files are called ${worker}.ts`);
-        entries[worker] = join(src, file);
-      }
+  const workspaces = ['services', 'packages'].flatMap((room) =>
+    readdirSync(join(root, room)).map((name) => join(room, name)),
+  );
+  for (const workspace of [...workspaces, 'cli']) {
+    const src = join(root, workspace, 'src');
+    if (!existsSync(src)) continue;
+    for (const file of readdirSync(src, { recursive: true })) {
+      if (!file.endsWith('-worker.ts')) continue;
+      const worker = basename(file, '.ts');
+      if (entries[worker] !== undefined) throw new Error(`two files are called ${worker}.ts`);
+      entries[worker] = join(src, file);
     }
   }
   return entries;
@@ -70,32 +71,33 @@ export function isBundled() {
   return existsSync(stampFile) && readFileSync(stampFile, 'utf8') === sourceStamp();
 }
 
+const options = {
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  format: 'esm',
+  conditions: ['source'],
+  // The first two are native; grpc-js would load the third only for channelz, which nothing here asks for.
+  external: ['koffi', 'leveldown', '@grpc/proto-loader'],
+  minify: true,
+  keepNames: true,
+  sourcemap: 'linked',
+  legalComments: 'none',
+  define: { FLOTILLA_VERSION: JSON.stringify(version) },
+  // CommonJS dependencies inside an ES module still call require for Node's own modules.
+  banner: {
+    js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+  },
+  logLevel: 'warning',
+};
+
 /** Make dist/bundle; it is put in place whole. */
 export async function bundle() {
   const stamp = sourceStamp();
   mkdirSync(join(root, 'dist'), { recursive: true });
   const fresh = mkdtempSync(join(root, 'dist/.bundle-'));
   try {
-    await build({
-      entryPoints: entryPoints(),
-      outdir: fresh,
-      bundle: true,
-      platform: 'node',
-      target: 'node20',
-      format: 'esm',
-      conditions: ['source'],
-      external: ['koffi', 'leveldown'],
-      minify: true,
-      keepNames: true,
-      sourcemap: 'linked',
-      legalComments: 'none',
-      define: { FLOTILLA_VERSION: JSON.stringify(version) },
-      // CommonJS dependencies inside an ES module still call require for Node's own modules.
-      banner: {
-        js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
-      },
-      logLevel: 'warning',
-    });
+    await build({ ...options, entryPoints: entryPoints(), outdir: fresh });
     execFileSync(join(root, 'node_modules/.bin/buf'), ['build', '--output', join(fresh, 'flotilla.binpb')], {
       cwd: join(root, 'proto'),
       stdio: ['ignore', 'inherit', 'inherit'],
@@ -112,4 +114,15 @@ export async function bundle() {
   }
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await bundle();
+/** Remake only these files of a bundle that is there, for work on one service. */
+async function rebundle(names) {
+  const entries = entryPoints();
+  rmSync(stampFile, { force: true });
+  const chosen = Object.fromEntries(names.map((name) => [name, entries[name]]));
+  await build({ ...options, entryPoints: chosen, outdir: target });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const names = process.argv.slice(2);
+  await (names.length === 0 ? bundle() : rebundle(names));
+}

@@ -1,5 +1,7 @@
+import { once } from 'node:events';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
 import { serviceAddress, serviceFiles, serviceNames } from '@flotilla/config';
 import type { DaemonSettings, NatsSettings, ServiceName } from '@flotilla/config';
 import { internal, messageOf, unavailable } from '@flotilla/errors';
@@ -182,15 +184,19 @@ class Engine {
 
   /** Make the stream of all events. Until then they wait in the outboxes. */
   async #ensureStream(nats: NatsSettings): Promise<void> {
-    const { log } = this.#options;
-    // The NATS client is loaded only here: the launcher needs it for a moment.
-    const { ensureStream } = await import('@flotilla/events');
-    while (!this.#watching.signal.aborted) {
+    const { log, bundleDir } = this.#options;
+    const { signal } = this.#watching;
+    while (!signal.aborted) {
+      const worker = new Worker(join(bundleDir, 'event-stream-worker.js'), { workerData: nats, execArgv: [] });
+      const stopWorker = () => void worker.terminate();
+      signal.addEventListener('abort', stopWorker, { once: true });
       try {
-        await ensureStream(nats, {}, 2000);
+        await once(worker, 'exit'); // rejects with the error that ended it
         return;
       } catch (error) {
         log.warn({ reason: messageOf(error) }, 'event stream not made yet');
+      } finally {
+        signal.removeEventListener('abort', stopWorker);
       }
     }
   }
