@@ -1,0 +1,191 @@
+import { randomBytes } from 'node:crypto';
+import { chmod, mkdir, opendir, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { conflict, internal, messageOf } from '@flotilla/errors';
+import type { EngineError } from '@flotilla/errors';
+import type { Logger } from '@flotilla/log';
+import { hasCode, isMountPoint, makeShared, readMounts } from '@flotilla/sys';
+import type { VolumeRecord } from '../volumes/volume-record.js';
+import { directorySize } from './directory-size.js';
+import { checkLocalName } from './local-name.js';
+import { checkLocalOptions, localMount } from './local-options.js';
+import { mountVolume, unmountVolume } from './mount-calls.js';
+import type { DetachedVolume, VolumeDriver } from './volume-driver.js';
+
+/** Volumes on their way out, `<name>~<random>`. No volume name begins with a dot or holds a tilde. */
+const removedDir = '.removed';
+
+/**
+ * Volumes as directories `<root>/<name>/_data` of this machine. With options `type`, `device` and `o` something is mounted on that directory
+ * from the first container that starts to the last that ends.
+ */
+export class LocalDriver implements VolumeDriver {
+  readonly name = 'local';
+  readonly scope = 'local';
+  readonly #root: string;
+  readonly #log: Logger;
+
+  private constructor(root: string, log: Logger) {
+    this.#root = root;
+    this.#log = log;
+  }
+
+  /** @param root `<data-root>/volumes`. It is made a shared mount, so that volumes mounted here are seen in the container service's mount namespace. */
+  static async open(root: string, log: Logger): Promise<LocalDriver> {
+    await makeDirectory(root, 0o701);
+    await makeDirectory(join(root, removedDir), 0o700);
+    try {
+      makeShared(root);
+    } catch (error) {
+      if (!hasCode(error, 'EPERM')) throw error;
+      log.warn('not root: volumes with mount options will not work');
+    }
+    return new LocalDriver(root, log);
+  }
+
+  check(name: string, options: Readonly<Record<string, string>>): void {
+    checkLocalName(name);
+    checkLocalOptions(options);
+  }
+
+  async create(name: string, _options: Readonly<Record<string, string>>): Promise<void> {
+    await makeDirectory(join(this.#root, name), 0o701);
+    // A directory that exists already is taken over with what is in it: the record was lost, the data must not be.
+    await makeDirectory(this.pathOf(name), 0o755);
+  }
+
+  async discard(name: string): Promise<void> {
+    await removeEmpty(this.pathOf(name));
+    await removeEmpty(join(this.#root, name));
+  }
+
+  pathOf(name: string): string {
+    return join(this.#root, name, '_data');
+  }
+
+  async detach(record: VolumeRecord): Promise<DetachedVolume> {
+    const { name } = record;
+    const path = join(this.#root, name);
+    await this.unmount(record);
+    // Deleting must never reach into what somebody mounted there.
+    if (readMounts().some(({ target }) => target.startsWith(`${path}/`))) {
+      throw conflict(`unable to remove volume: ${path} has something mounted in it`);
+    }
+    const parked = join(this.#root, removedDir, `${name}~${randomBytes(8).toString('hex')}`);
+    try {
+      await rename(path, parked);
+    } catch (error) {
+      if (!hasCode(error, 'ENOENT')) throw internal(`unable to remove volume: ${reasonOf(error)}`, { cause: error });
+    }
+    return {
+      finish: () => this.#delete(parked),
+      undo: async () => {
+        await rename(parked, path).catch((error: unknown) => {
+          if (!hasCode(error, 'ENOENT')) throw error;
+        });
+      },
+    };
+  }
+
+  async mount(record: VolumeRecord): Promise<void> {
+    const mount = localMount(record.options);
+    const path = this.pathOf(record.name);
+    if (mount === undefined) {
+      // Somebody deleted the directory by hand: containers start with an empty one, as with dockerd.
+      await this.create(record.name, record.options);
+    } else if (!isMountPoint(path)) {
+      await this.create(record.name, record.options);
+      await mountVolume(path, mount);
+    }
+  }
+
+  async unmount(record: VolumeRecord): Promise<void> {
+    if (localMount(record.options) === undefined) return;
+    const path = this.pathOf(record.name);
+    if (isMountPoint(path)) await unmountVolume(path);
+  }
+
+  async isEmpty(record: VolumeRecord): Promise<boolean> {
+    const directory = await opendir(this.pathOf(record.name));
+    try {
+      return (await directory.read()) === null;
+    } finally {
+      await directory.close();
+    }
+  }
+
+  measure(record: VolumeRecord, signal?: AbortSignal): Promise<bigint> {
+    // What is mounted may be a whole file server.
+    if (localMount(record.options) !== undefined) return Promise.resolve(-1n);
+    return directorySize(this.pathOf(record.name), signal);
+  }
+
+  async recover(records: readonly VolumeRecord[]): Promise<void> {
+    const recorded = new Map(records.map((record) => [record.name, record]));
+    await this.#recoverRemoved(recorded);
+    for (const name of await readdir(this.#root)) {
+      if (name === removedDir || recorded.has(name)) continue;
+      // Made for a create that did not get to its record. With files in it, it is somebody's data.
+      await this.discard(name).catch((error: unknown) => {
+        this.#log.warn({ volume: name, reason: messageOf(error) }, 'directory without a volume is kept');
+      });
+    }
+    for (const record of records) {
+      if (record.mounts.length === 0) await this.unmount(record);
+    }
+  }
+
+  async #recoverRemoved(recorded: ReadonlyMap<string, VolumeRecord>): Promise<void> {
+    for (const parked of await readdir(join(this.#root, removedDir))) {
+      const name = parked.slice(0, parked.lastIndexOf('~'));
+      const path = join(this.#root, removedDir, parked);
+      if (!recorded.has(name)) {
+        await this.#delete(path);
+        continue;
+      }
+      // The removal was not recorded, so nobody was told of it: the volume lives on.
+      try {
+        await rename(path, join(this.#root, name));
+      } catch (error) {
+        if (!hasCode(error, 'ENOTEMPTY', 'EEXIST')) throw error;
+        this.#log.error({ volume: name, path }, 'files of a volume could not be put back');
+      }
+    }
+  }
+
+  async #delete(path: string): Promise<void> {
+    try {
+      await rm(path, { recursive: true, force: true, maxRetries: 2 });
+    } catch (error) {
+      // The volume is gone for its users; the rest is tried again at the next start.
+      this.#log.error({ path, reason: messageOf(error) }, 'files of a removed volume could not be deleted');
+    }
+  }
+}
+
+async function makeDirectory(path: string, mode: number): Promise<void> {
+  try {
+    const made = await mkdir(path, { recursive: true, mode });
+    // mkdir's mode is cut by the umask. A directory that exists keeps the mode that its user gave it.
+    if (made !== undefined) await chmod(path, mode);
+  } catch (error) {
+    throw directoryError(path, error);
+  }
+}
+
+async function removeEmpty(path: string): Promise<void> {
+  try {
+    await rmdir(path);
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT')) throw error;
+  }
+}
+
+function directoryError(path: string, error: unknown): EngineError {
+  return internal(`error while creating volume path '${path}': mkdir ${path}: ${reasonOf(error)}`, { cause: error });
+}
+
+// "ENOSPC: no space left on device, mkdir '/x'" -> "no space left on device".
+function reasonOf(error: unknown): string {
+  return /^[A-Z0-9]+: (.*?), /.exec(messageOf(error))?.[1] ?? messageOf(error);
+}

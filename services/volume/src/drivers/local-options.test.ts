@@ -1,0 +1,60 @@
+import { describe, expect, it } from 'vitest';
+import { MS_BIND, MS_NODEV, MS_PRIVATE, MS_RDONLY, MS_REC } from '@flotilla/sys';
+import { checkLocalName } from './local-name.js';
+import { checkLocalOptions, localMount } from './local-options.js';
+
+describe('local volume names', () => {
+  it.each(['ab', 'data', 'a.b_c-d', '0x', 'a'.repeat(255), 'A..B'])('takes %s', (name) => {
+    expect(() => checkLocalName(name)).not.toThrow();
+  });
+
+  it.each(['../up', '/abs', 'a/b', '.hidden', '-x', '_x', 'sp ace', 'a\nb', 'é1', 'a\0b', ''])('refuses %j', (name) => {
+    expect(() => checkLocalName(name)).toThrow(
+      'includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path',
+    );
+  });
+
+  it('refuses what is too short or too long', () => {
+    expect(() => checkLocalName('a')).toThrow('names should be at least two alphanumeric characters');
+    expect(() => checkLocalName('a'.repeat(256))).toThrow('volume name is too long');
+  });
+});
+
+describe('local volume options', () => {
+  it.each([
+    [{}, undefined],
+    [{ type: 'tmpfs', device: 'tmpfs', o: 'size=1m' }, undefined],
+    [{ type: 'none', device: '/srv' }, undefined],
+    [{ size: '0' }, undefined],
+    [{ colour: 'red' }, 'invalid option: "colour"'],
+    [{ type: 'tmpfs' }, 'missing required option: "device"'],
+    [{ device: '/srv' }, 'missing required option: "type"'],
+    [{ o: 'bind' }, 'missing required option: "device"'],
+    [{ type: 'none', device: '' }, 'missing device in volume options'],
+    [{ size: '10m' }, 'quota size requested but no quota support'],
+    [{ size: 'ten' }, "invalid size: 'ten'"],
+    [{ type: 'none', device: '/a\0b' }, 'invalid option: "device" contains a NUL character'],
+  ])('%j: %s', (options: Record<string, string>, message) => {
+    if (message === undefined) expect(() => checkLocalOptions(options)).not.toThrow();
+    else expect(() => checkLocalOptions(options)).toThrow(message);
+  });
+
+  it('turns options of mount(8) into flags, propagation and data', () => {
+    expect(localMount({})).toBeUndefined();
+    expect(localMount({ size: '0' })).toBeUndefined();
+    expect(localMount({ type: 'none', device: '/srv', o: 'bind,ro' })).toEqual({
+      ...{ device: '/srv', fstype: 'none', data: '', propagation: 0 },
+      flags: MS_BIND | MS_RDONLY,
+    });
+    expect(localMount({ type: 'none', device: '/srv', o: 'rbind,rprivate,ro,rw' })).toEqual({
+      ...{ device: '/srv', fstype: 'none', data: '' },
+      flags: MS_BIND | MS_REC,
+      propagation: MS_PRIVATE | MS_REC,
+    });
+    expect(localMount({ type: 'nfs', device: ':/export', o: 'addr=10.0.0.1,nodev,,vers=4' })).toEqual({
+      ...{ device: ':/export', fstype: 'nfs', propagation: 0 },
+      flags: MS_NODEV,
+      data: 'addr=10.0.0.1,vers=4',
+    });
+  });
+});

@@ -1,0 +1,34 @@
+import type { VolumeRecord } from '../volumes/volume-record.js';
+
+/** The first half of a removal: the volume's name is free, its files still exist. */
+export interface DetachedVolume {
+  /** The removal is durable: delete the files. */
+  finish(): Promise<void>;
+  /** It was not: put the volume back. */
+  undo(): Promise<void>;
+}
+
+/** Where a volume's files are kept. All calls for one volume come one after the other. Failures are `EngineError`s without "create NAME:" in front. */
+export interface VolumeDriver {
+  readonly name: string;
+  readonly scope: 'local' | 'global';
+  /** @throws EngineError `invalidArgument` for a name or options it cannot take. */
+  check(name: string, options: Readonly<Record<string, string>>): void;
+  /** Make the volume; again after a crash is fine. */
+  create(name: string, options: Readonly<Record<string, string>>): Promise<void>;
+  /** Undo a `create` that was not recorded; never deletes data. */
+  discard(name: string): Promise<void>;
+  /** Where its files are seen. */
+  pathOf(name: string): string;
+  detach(record: VolumeRecord): Promise<DetachedVolume>;
+  /** Make the files available, once however many containers use them. */
+  mount(record: VolumeRecord): Promise<void>;
+  /** No container uses the files any more. */
+  unmount(record: VolumeRecord): Promise<void>;
+  /** Whether nothing was ever written to the mounted volume. */
+  isEmpty(record: VolumeRecord): Promise<boolean>;
+  /** Bytes, or -1 when that cannot be told. */
+  measure(record: VolumeRecord, signal?: AbortSignal): Promise<bigint>;
+  /** Bring files and mounts in line with what is recorded, at start. */
+  recover(records: readonly VolumeRecord[]): Promise<void>;
+}

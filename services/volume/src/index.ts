@@ -1,0 +1,2 @@
+export { startVolumeService } from './server.js';
+export type { VolumeOverrides } from './server.js';

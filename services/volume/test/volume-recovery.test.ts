@@ -1,0 +1,128 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { umountAll } from '@flotilla/sys';
+import { makeTempDir } from '@flotilla/testkit';
+import { configFor, connectVolume, containerId, deadline, holder, makeVolumeService } from './volume-fixture.js';
+
+const acquisition = (digit: string, name: string) => ({
+  ...{ holder: holder(digit), name, driver: '', options: {}, labels: {}, destination: '/data', readOnly: false },
+});
+
+describe('recovery', () => {
+  it('removes the directory of a create that was not recorded, but never files', async () => {
+    await using service = await makeVolumeService();
+    const { client, root } = service;
+    await client.acquireVolume(acquisition('a', 'data'), deadline);
+    await service.restart(async () => {
+      await mkdir(join(root, 'volumes/half/_data'), { recursive: true });
+      await mkdir(join(root, 'volumes/quarter'));
+      await mkdir(join(root, 'volumes/found/_data'), { recursive: true });
+      await writeFile(join(root, 'volumes/found/_data/file'), 'x');
+    });
+    expect((await readdir(join(root, 'volumes'))).sort()).toEqual(['.removed', 'data', 'found']);
+    // A volume of that name takes the files over.
+    await client.acquireVolume(acquisition('a', 'found'), deadline);
+    expect(await readdir(service.pathOf('found'))).toEqual(['file']);
+  });
+
+  it('finishes a removal that was recorded and takes back one that was not', async () => {
+    await using service = await makeVolumeService();
+    const { client, root, pathOf } = service;
+    await client.createVolume({ name: 'kept', driver: '', options: {}, labels: {} }, deadline);
+    await writeFile(join(pathOf('kept'), 'file'), 'x');
+    await service.restart(async () => {
+      await rename(join(root, 'volumes/kept'), join(root, 'volumes/.removed/kept~0011'));
+      await mkdir(join(root, 'volumes/.removed/gone~0022/_data'), { recursive: true });
+      await writeFile(join(root, 'volumes/.removed/gone~0022/_data/file'), 'x');
+    });
+    expect(await readdir(pathOf('kept'))).toEqual(['file']);
+    expect(await readdir(join(root, 'volumes/.removed'))).toEqual([]);
+  });
+
+  it('gives a container an empty directory where somebody deleted it by hand', async () => {
+    await using service = await makeVolumeService();
+    const { client, root, pathOf } = service;
+    await client.acquireVolume(acquisition('a', 'data'), deadline);
+    await rm(join(root, 'volumes/data'), { recursive: true });
+    const mount = { containerId: containerId('a'), name: 'data', destination: '/d', readOnly: false, propagation: '' };
+    expect(await client.mountVolume(mount, deadline)).toEqual({ path: pathOf('data'), fresh: true });
+    await client.unmountVolumes({ containerId: containerId('a') }, deadline);
+    await client.releaseVolumes({ containerId: containerId('a'), removeAnonymous: false }, deadline);
+    await rm(join(root, 'volumes/data'), { recursive: true });
+    await client.removeVolume({ name: 'data', force: false }, deadline);
+  });
+});
+
+const mainPath = fileURLToPath(new URL('../dist/main.js', import.meta.url));
+
+describe('kill -9', () => {
+  it('loses no acknowledged change and leaves nothing half-made', async () => {
+    await using root = await makeTempDir('volume');
+    const config = configFor(root.path);
+    await mkdir(config.execRoot, { recursive: true });
+    const configPath = join(root.path, 'volume.json');
+    await writeFile(configPath, JSON.stringify(config));
+    const address = config.listen.kind === 'unix' ? `unix:${config.listen.path}` : '';
+    const client = connectVolume(address);
+    let child: ChildProcess | undefined;
+    const start = () => {
+      child = spawn(process.execPath, [mainPath, '--config', configPath], { stdio: ['ignore', 'ignore', 'inherit'] });
+    };
+    const kill = async () => {
+      if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+      const gone = once(child, 'exit');
+      child.kill('SIGKILL');
+      await gone;
+    };
+    const existing = new Set<string>();
+    try {
+      for (let round = 0; round < 5; round += 1) {
+        start();
+        await client.listVolumes({}, { deadlineMs: 20_000 });
+        // Six workers make, hold, release and remove; every call is retried by the client and must succeed once.
+        const isOver = { now: false };
+        const worker = async (number: number) => {
+          for (let at = 0; !isOver.now; at += 1) {
+            const name = `r${round}-w${number}-${at}`;
+            await client.acquireVolume(acquisition('a', name), { deadlineMs: 20_000 });
+            existing.add(name);
+            if (at % 2 === 0) continue;
+            const anonymous = await client.createVolume(
+              { name: '', driver: '', options: {}, labels: {} },
+              { deadlineMs: 20_000 },
+            );
+            await client.removeVolume({ name: anonymous.volume?.name ?? '', force: false }, { deadlineMs: 20_000 });
+          }
+        };
+        const workers = Array.from({ length: 6 }, (_, number) => worker(number));
+        await new Promise((resolve) => setTimeout(resolve, 100 + Math.random() * 150));
+        await kill();
+        start();
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        isOver.now = true;
+        await Promise.all(workers);
+        const { volumes } = await client.listVolumes({}, deadline);
+        expect(volumes.map(({ name }) => name).sort()).toEqual([...existing].sort());
+        for (const one of volumes) {
+          expect(one.heldBy).toEqual([holder('a')]);
+          expect(existsSync(one.mountpoint)).toBe(true);
+        }
+        const directories = (await readdir(join(root.path, 'volumes'))).filter((name) => name !== '.removed');
+        expect(directories.sort()).toEqual([...existing].sort());
+        expect(await readdir(join(root.path, 'volumes/.removed'))).toEqual([]);
+        await kill();
+      }
+      expect(existing.size).toBeGreaterThan(50);
+    } finally {
+      await kill();
+      client.close();
+      umountAll(join(root.path, 'volumes'));
+    }
+  });
+});
