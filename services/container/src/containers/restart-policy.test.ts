@@ -42,11 +42,14 @@ describe('restart policies', () => {
   });
 
   it('decides at engine start', () => {
-    const stopped = { hasBeenStarted: true, stoppedByUser: true, wasRunning: false, exitCode: 0 };
+    const stopped = { hasBeenStarted: true, stoppedByUser: true, exitCode: 0, restartCount: 0 };
     expect(startsWithEngine(parseRestartPolicy('always', 0), stopped)).toBe(true);
     expect(startsWithEngine(parseRestartPolicy('unless-stopped', 0), stopped)).toBe(false);
     expect(startsWithEngine(parseRestartPolicy('unless-stopped', 0), { ...stopped, stoppedByUser: false })).toBe(true);
     expect(startsWithEngine(parseRestartPolicy('always', 0), { ...stopped, hasBeenStarted: false })).toBe(false);
-    expect(startsWithEngine(parseRestartPolicy('no', 0), { ...stopped, wasRunning: true })).toBe(false);
+    expect(startsWithEngine(parseRestartPolicy('no', 0), { ...stopped, stoppedByUser: false })).toBe(false);
+    const failed = { ...stopped, stoppedByUser: false, exitCode: 1 };
+    expect(startsWithEngine(parseRestartPolicy('on-failure', 0), failed)).toBe(true);
+    expect(startsWithEngine(parseRestartPolicy('on-failure', 2), { ...failed, restartCount: 2 })).toBe(false);
   });
 });

@@ -62,7 +62,7 @@ export function decideRestart(policy: RestartPolicy, ended: EndedTask): { delayM
   return { delayMs: stable ? firstDelayMs : Math.min(ended.previousDelayMs * 2, longestDelayMs) };
 }
 
-function policyWants(policy: RestartPolicy, ended: EndedTask): boolean {
+function policyWants(policy: RestartPolicy, ended: Pick<EndedTask, 'exitCode' | 'restartCount'>): boolean {
   switch (policy.name) {
     case 'no':
       return false;
@@ -76,11 +76,11 @@ function policyWants(policy: RestartPolicy, ended: EndedTask): boolean {
 
 /**
  * Whether a container that does not run is started with the engine: `always` in any case once it has been started, `unless-stopped` unless a
- * user stopped it, `on-failure` when the machine or the engine ended it while it ran.
+ * user stopped it, `on-failure` when it failed, no user stopped it, and it has tries left.
  */
 export function startsWithEngine(
   policy: RestartPolicy,
-  last: { hasBeenStarted: boolean; stoppedByUser: boolean; wasRunning: boolean; exitCode: number },
+  last: { hasBeenStarted: boolean; stoppedByUser: boolean; exitCode: number; restartCount: number },
 ): boolean {
   if (!last.hasBeenStarted) return false;
   switch (policy.name) {
@@ -91,6 +91,6 @@ export function startsWithEngine(
     case 'unless-stopped':
       return !last.stoppedByUser;
     case 'on-failure':
-      return last.wasRunning && last.exitCode !== 0;
+      return !last.stoppedByUser && policyWants(policy, last);
   }
 }

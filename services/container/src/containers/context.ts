@@ -1,0 +1,37 @@
+import type { Logger } from '@flotilla/log';
+import type { KeyedLocks } from '@flotilla/store';
+import { type Timestamp, timestampFromNs } from '@flotilla/proto';
+import type { Rootfs } from '../rootfs/rootfs-worker.js';
+import type { Runtime, RuntimeTask } from '../runtime/runtime.js';
+import type { ContainerStore } from '../store/container-store.js';
+import type { Peers } from './peers.js';
+import type { ContainerSettings } from './settings.js';
+import type { BuildSpec } from './spec-input.js';
+import type { StartBarrier } from './start-barrier.js';
+import type { Watchpoints } from './watchpoints.js';
+
+/** What every part of the lifecycle works with. */
+export interface ContainerContext {
+  readonly store: ContainerStore;
+  /** By container id: held over each change of state. */
+  readonly locks: KeyedLocks;
+  readonly runtime: Runtime;
+  readonly rootfs: Rootfs;
+  readonly peers: Peers;
+  readonly buildSpec: BuildSpec;
+  readonly settings: ContainerSettings;
+  readonly log: Logger;
+  /** Tasks that this process watches. */
+  readonly tasks: Map<string, RuntimeTask>;
+  readonly watchpoints: Watchpoints;
+  /** Passed by what makes layers and volume references. */
+  readonly holderBarrier: StartBarrier;
+  /** Passed by what makes sandboxes. */
+  readonly sandboxBarrier: StartBarrier;
+  /** Nanoseconds since the epoch. */
+  readonly nowNs: () => bigint;
+}
+
+export function timestampNow(context: ContainerContext): Timestamp {
+  return timestampFromNs(context.nowNs());
+}

@@ -1,0 +1,333 @@
+import { randomBytes } from 'node:crypto';
+import { stat } from 'node:fs/promises';
+import { hostname as machineName } from 'node:os';
+import { join } from 'node:path';
+import { invalidArgument, messageOf } from '@flotilla/errors';
+import { container, type image, network } from '@flotilla/proto';
+import pLimit from 'p-limit';
+import type { ContainerInternals, ShownContainer } from '../store/container-record.js';
+import { toStatus } from '../store/container-record.js';
+import { commandLine, mergeConfig } from './config-merge.js';
+import { type ContainerContext, timestampNow } from './context.js';
+import { containerCreated } from './events.js';
+import { completeLogConfig, logSinkOf } from './log-sink.js';
+import { inheritMounts, type PlannedMount, planMounts } from './mount-plan.js';
+import { generateContainerName, parseContainerName } from './names.js';
+import { type NetworkPlan, normalizeNetworkMode, planNetworks } from './network-plan.js';
+import { planPorts } from './port-plan.js';
+import { parseRestartPolicy } from './restart-policy.js';
+import { containerDir, type ContainerSettings } from './settings.js';
+import { validateConfig, validateHostConfig } from './validate-config.js';
+import { validateResources } from './validate-resources.js';
+
+/** Checked settings of a container to be, before its image is known. */
+interface Draft {
+  id: string;
+  name: string;
+  request: container.CreateContainerRequest;
+  config: container.ContainerConfig;
+  hostConfig: container.HostConfig;
+  network: NetworkPlan;
+  inherited: PlannedMount[];
+  warnings: string[];
+}
+
+/** Makes containers: everything is checked first, then layer and volume references are taken, and one batch makes it visible. */
+export class Creator {
+  readonly #context: ContainerContext;
+
+  constructor(context: ContainerContext) {
+    this.#context = context;
+  }
+
+  /**
+   * Create a container. After a failure (or a crash, by recovery) nothing of it stays.
+   *
+   * @throws EngineError `invalidArgument`, `alreadyExists` for a name in use, `notFound` for an image or a network.
+   */
+  async create(
+    request: container.CreateContainerRequest,
+    requestId: string,
+  ): Promise<container.CreateContainerResponse> {
+    const draft = this.#draft(request);
+    return this.#context.holderBarrier.pass(draft.id, async () => {
+      const { store } = this.#context;
+      store.reserveName(draft.name, draft.id);
+      try {
+        return await this.#make(draft, requestId);
+      } catch (error) {
+        await this.#undo(draft);
+        throw error;
+      }
+    });
+  }
+
+  #draft(request: container.CreateContainerRequest): Draft {
+    const { settings, store } = this.#context;
+    if (request.config === undefined) throw invalidArgument('config cannot be empty in order to create a container');
+    const config = request.config;
+    const hostConfig = completeHostConfig(request.hostConfig ?? container.HostConfig.fromPartial({}), settings);
+    const id = newId();
+    const name =
+      request.name === ''
+        ? generateContainerName((candidate) => store.isNameTaken(candidate))
+        : parseContainerName(request.name);
+    validateConfig(config);
+    validateHostConfig(config, hostConfig, new Set(settings.runtimes.keys()));
+    const resources = hostConfig.resources ?? container.Resources.fromPartial({});
+    const warnings = validateResources(resources, settings.machine);
+    const plan = planNetworks(config, hostConfig.networkMode, hostConfig.links, request.endpoints);
+    if (plan.kind === 'host' && hostConfig.portBindings.length > 0) {
+      warnings.push('Published ports are discarded when using host network mode');
+    }
+    if (plan.kind === 'container') plan.target = store.resolve(plan.target).container.id;
+    const inherited = hostConfig.volumesFrom.flatMap((from) => this.#inherit(from));
+    // Binds that could never work are refused before anything is held; the image's volumes come later.
+    planMounts(hostConfig, config.volumes, inherited);
+    return { id, name, request, config, hostConfig, network: plan, inherited, warnings };
+  }
+
+  #inherit(from: string): PlannedMount[] {
+    const [name = '', mode = ''] = from.split(':');
+    if (name === '') throw invalidArgument(`invalid volumes-from specification: ${from}`);
+    return inheritMounts(this.#context.store.resolve(name).internals.mounts, mode);
+  }
+
+  async #make(draft: Draft, requestId: string): Promise<container.CreateContainerResponse> {
+    const { store, peers } = this.#context;
+    const holder = { containerId: draft.id, containerName: draft.name };
+    const work = [
+      peers.images.prepareLayer({
+        holder,
+        image: draft.config.image,
+        platform: draft.request.platform,
+        storageOptions: draft.hostConfig.storageOpt,
+      }),
+      this.#checkNetworks(draft),
+      checkBindSources(draft.hostConfig.mounts),
+      store.commit((batch) => batch.put(this.#reservation(draft))),
+    ] as const;
+    // A failure is thrown only when all have come to an end, so that nothing is made any more while it is undone.
+    await Promise.allSettled(work);
+    const [layer, checked] = await Promise.all(work);
+    const config = mergeConfig(draft.config, layer.image?.config);
+    if (config.workingDir !== '' && !config.workingDir.startsWith('/')) config.workingDir = `/${config.workingDir}`;
+    if (config.hostname === '' && draft.network.kind !== 'container') {
+      const usesMachine = draft.network.kind === 'host' || draft.hostConfig.utsMode === 'host';
+      config.hostname = usesMachine ? machineName() : draft.id.slice(0, 12);
+    }
+    const planned = planMounts(draft.hostConfig, config.volumes, draft.inherited);
+    const { mounts, points } = await this.#acquireVolumes(draft, planned);
+    const record = this.#record(draft, config, layer, checked, mounts, points);
+    const warnings = [...draft.warnings, ...layer.warnings, ...(checked?.warnings ?? [])];
+    const revision = await store.commit((batch) => {
+      batch.put(record);
+      batch.emit(containerCreated(record.container));
+      const response = { id: draft.id, warnings, revision: batch.revision };
+      batch.reply(requestId, container.CreateContainerResponse.encode(response).finish());
+    });
+    return { id: draft.id, warnings, revision };
+  }
+
+  async #checkNetworks(draft: Draft): Promise<network.CheckSandboxResponse | undefined> {
+    const { kind } = draft.network;
+    if (kind === 'container') return undefined;
+    const endpoints =
+      kind === 'networks' ? draft.network.endpoints : [network.EndpointRequest.fromPartial({ network: kind })];
+    return this.#context.peers.networks.check(
+      endpoints,
+      kind === 'networks' ? planPorts(draft.hostConfig.portBindings) : [],
+    );
+  }
+
+  async #acquireVolumes(
+    draft: Draft,
+    planned: PlannedMount[],
+  ): Promise<{ mounts: PlannedMount[]; points: container.MountPoint[] }> {
+    const limit = pLimit(4);
+    const acquiring = planned.map((mount) =>
+      limit(async (): Promise<{ mount: PlannedMount; point: container.MountPoint | undefined }> => {
+        if (mount.type === 'tmpfs') return { mount, point: undefined };
+        if (mount.type === 'bind') return { mount, point: pointOf(mount, '', mount.source, '') };
+        const volume = await this.#context.peers.volumes.acquire({
+          holder: { containerId: draft.id, containerName: draft.name },
+          name: mount.name,
+          driver: mount.driver,
+          options: mount.driverOptions,
+          labels: mount.labels,
+          destination: mount.destination,
+          readOnly: mount.readOnly,
+        });
+        return {
+          mount: { ...mount, name: volume.name },
+          point: pointOf(mount, volume.name, volume.mountpoint, volume.driver),
+        };
+      }),
+    );
+    await Promise.allSettled(acquiring);
+    const acquired = await Promise.all(acquiring);
+    return {
+      mounts: acquired.map(({ mount }) => mount),
+      points: acquired.flatMap(({ point }) => (point === undefined ? [] : [point])),
+    };
+  }
+
+  #reservation(draft: Draft): { container: ShownContainer; internals: ContainerInternals } {
+    const shown = container.Container.fromPartial({ id: draft.id, name: draft.name });
+    return {
+      container: {
+        ...shown,
+        config: draft.config,
+        hostConfig: draft.hostConfig,
+        state: container.ContainerState.fromPartial({ status: toStatus('creating') }),
+        networkSettings: container.NetworkSettings.fromPartial({}),
+      },
+      internals: newInternals(draft.network, []),
+    };
+  }
+
+  #record(
+    draft: Draft,
+    config: container.ContainerConfig,
+    layer: image.PrepareContainerLayerResponse,
+    checked: network.CheckSandboxResponse | undefined,
+    mounts: PlannedMount[],
+    points: container.MountPoint[],
+  ): { container: ShownContainer; internals: ContainerInternals } {
+    const { id, name, hostConfig } = draft;
+    const { settings } = this.#context;
+    const directory = containerDir(settings, id);
+    const requests =
+      draft.network.kind === 'networks'
+        ? draft.network.endpoints
+        : draft.network.kind === 'container'
+          ? []
+          : [network.EndpointRequest.fromPartial({ network: draft.network.kind })];
+    const shown: ShownContainer = {
+      ...container.Container.fromPartial({ id, name }),
+      createdAt: timestampNow(this.#context),
+      ...commandLine(config),
+      config,
+      hostConfig,
+      state: container.ContainerState.fromPartial({ status: toStatus('created') }),
+      networkSettings: {
+        ...container.NetworkSettings.fromPartial({}),
+        networks: requests.map((request, at) => ({
+          network: checked?.networkNames[at] ?? request.network,
+          networkId: checked?.networkIds[at] ?? '',
+          request,
+        })),
+      },
+      mounts: points,
+      imageId: layer.image?.id ?? '',
+      platform: layer.image?.platform,
+      imageDescriptor: layer.image?.descriptor,
+      hostnamePath: join(directory, 'hostname'),
+      hostsPath: join(directory, 'hosts'),
+      resolvConfPath: join(directory, 'resolv.conf'),
+      driver: 'overlay2',
+      lowerDirs: layer.lowerDirs,
+      upperDir: layer.upperDir,
+      workDir: layer.workDir,
+    };
+    if (hostConfig.logConfig?.type === 'json-file') shown.logPath = logSinkOf(shown, settings).path;
+    return { container: shown, internals: newInternals(draft.network, mounts) };
+  }
+
+  /** Give back name, record, layer and references. What a peer that is down keeps is dropped by the next reconciliation. */
+  async #undo(draft: Draft): Promise<void> {
+    const { store, peers, log } = this.#context;
+    const steps = await Promise.allSettled([
+      peers.images.releaseLayer(draft.id),
+      peers.volumes.releaseAll(draft.id, true),
+      store.get(draft.id) === undefined ? undefined : store.commit((batch) => batch.remove(draft.id)),
+    ]);
+    store.releaseName(draft.name, draft.id);
+    for (const step of steps) {
+      if (step.status === 'rejected') {
+        log.warn(
+          { containerId: draft.id, reason: messageOf(step.reason) },
+          'a failed create could not be undone at once',
+        );
+      }
+    }
+  }
+}
+
+function newId(): string {
+  // An id that reads as a number would be taken for one by old clients; dockerd avoids it too.
+  for (;;) {
+    const id = randomBytes(32).toString('hex');
+    if (!/^\d{12}/.test(id)) return id;
+  }
+}
+
+function newInternals(plan: NetworkPlan, mounts: PlannedMount[]): ContainerInternals {
+  return {
+    mounts,
+    network: plan,
+    exitSequence: 0,
+    task: null,
+    hasBeenStarted: false,
+    backOff: null,
+    previousDelayMs: 0,
+    exitIsFinal: false,
+    stopRequestId: null,
+    restartRequestId: null,
+    removal: null,
+  };
+}
+
+function completeHostConfig(given: container.HostConfig, settings: ContainerSettings): container.HostConfig {
+  const policy = parseRestartPolicy(given.restartPolicy?.name ?? '', given.restartPolicy?.maximumRetryCount ?? 0);
+  const resources = given.resources ?? container.Resources.fromPartial({});
+  return {
+    ...given,
+    networkMode: normalizeNetworkMode(given.networkMode),
+    restartPolicy: policy,
+    logConfig: completeLogConfig(given.logConfig, settings),
+    runtime: given.runtime === '' ? settings.defaultRuntime : given.runtime,
+    shmSizeBytes: given.shmSizeBytes === 0n ? settings.defaultShmSizeBytes : given.shmSizeBytes,
+    ipcMode: given.ipcMode === '' ? 'private' : given.ipcMode,
+    cgroupnsMode: given.cgroupnsMode === '' ? settings.defaultCgroupnsMode : given.cgroupnsMode,
+    resources: {
+      ...resources,
+      // As dockerd: without a swap limit, a memory limit allows as much swap again.
+      memorySwapBytes:
+        resources.memoryBytes > 0n && resources.memorySwapBytes === 0n
+          ? resources.memoryBytes * 2n
+          : resources.memorySwapBytes,
+    },
+  };
+}
+
+async function checkBindSources(mounts: readonly container.MountRequest[]): Promise<void> {
+  for (const mount of mounts) {
+    if (mount.type !== 'bind' || mount.bindOptions?.createMountpoint === true) continue;
+    try {
+      await stat(mount.source);
+    } catch (cause) {
+      throw invalidArgument(`invalid mount config for type "bind": bind source path does not exist: ${mount.source}`, {
+        cause,
+      });
+    }
+  }
+}
+
+function pointOf(
+  mount: Exclude<PlannedMount, { type: 'tmpfs' }>,
+  name: string,
+  source: string,
+  driver: string,
+): container.MountPoint {
+  return {
+    type: mount.type,
+    name,
+    source,
+    destination: mount.destination,
+    driver,
+    mode: mount.mode,
+    rw: !mount.readOnly,
+    propagation: mount.propagation,
+  };
+}

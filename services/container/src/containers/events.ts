@@ -1,0 +1,46 @@
+import type { EngineEvent } from '@flotilla/store';
+import type { ShownContainer } from '../store/container-record.js';
+
+function containerEvent(action: string, container: ShownContainer, facts: Record<string, string> = {}): EngineEvent {
+  const image: Record<string, string> = container.config.image === '' ? {} : { image: container.config.image };
+  return {
+    type: 'container',
+    action,
+    actorId: container.id,
+    attributes: { ...facts, ...container.config.labels, ...image, name: container.name },
+  };
+}
+
+export const containerCreated = (container: ShownContainer): EngineEvent => containerEvent('create', container);
+export const containerStarted = (container: ShownContainer): EngineEvent => containerEvent('start', container);
+export const containerRestarted = (container: ShownContainer): EngineEvent => containerEvent('restart', container);
+export const containerStopped = (container: ShownContainer): EngineEvent => containerEvent('stop', container);
+export const containerPaused = (container: ShownContainer): EngineEvent => containerEvent('pause', container);
+export const containerUnpaused = (container: ShownContainer): EngineEvent => containerEvent('unpause', container);
+export const containerOutOfMemory = (container: ShownContainer): EngineEvent => containerEvent('oom', container);
+export const containerAttached = (container: ShownContainer): EngineEvent => containerEvent('attach', container);
+export const containerDetached = (container: ShownContainer): EngineEvent => containerEvent('detach', container);
+export const containerDestroyed = (container: ShownContainer): EngineEvent => containerEvent('destroy', container);
+
+/** `ranForMs` is shown in whole seconds, as dockerd does. */
+export function containerDied(container: ShownContainer, exitCode: number, ranForMs: number): EngineEvent {
+  const execDuration = String(Math.max(0, Math.floor(ranForMs / 1000)));
+  return containerEvent('die', container, { execDuration, exitCode: String(exitCode) });
+}
+
+export function containerKilled(container: ShownContainer, signal: number): EngineEvent {
+  return containerEvent('kill', container, { signal: String(signal) });
+}
+
+/** `container` has its new name already. */
+export function containerRenamed(container: ShownContainer, oldName: string): EngineEvent {
+  return containerEvent('rename', container, { oldName: `/${oldName}` });
+}
+
+export function containerResized(container: ShownContainer, height: number, width: number): EngineEvent {
+  return containerEvent('resize', container, { height: String(height), width: String(width) });
+}
+
+export function containersPruned(reclaimedBytes: bigint): EngineEvent {
+  return { type: 'container', action: 'prune', actorId: '', attributes: { reclaimed: String(reclaimedBytes) } };
+}

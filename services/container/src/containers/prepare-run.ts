@@ -1,0 +1,195 @@
+import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { hostname as machineName } from 'node:os';
+import { join } from 'node:path';
+import { conflict, internal, invalidArgument, messageOf } from '@flotilla/errors';
+import { network } from '@flotilla/proto';
+import pLimit from 'p-limit';
+import { type EtcFiles, etcFilesIn, readHostHosts, renderHosts, writeEtcFiles } from '../rootfs/etc-files.js';
+import type { ContainerRecord } from '../store/container-record.js';
+import { stateOf } from '../store/container-record.js';
+import type { ContainerContext } from './context.js';
+import type { PlannedVolume } from './mount-plan.js';
+import { planPorts } from './port-plan.js';
+import { bundleDir, containerDir, rootfsDir } from './settings.js';
+import type { NamespaceChoice, ResolvedMount } from './spec-input.js';
+import { isLive } from './state.js';
+
+/** A run made ready up to its config.json. */
+export interface PreparedRun {
+  bundle: string;
+  etc: EtcFiles;
+  /** Absent when another container's namespace is shared. */
+  sandbox: network.PrepareSandboxResponse | undefined;
+  networkNamespace: NamespaceChoice;
+}
+
+interface SandboxResult {
+  sandbox: network.PrepareSandboxResponse | undefined;
+  namespace: NamespaceChoice;
+  etc: EtcFiles;
+}
+
+interface MountedVolume extends ResolvedMount {
+  fresh: boolean;
+}
+
+/**
+ * Everything before the runtime is asked: sandbox, root file system and mounts, side by side, then copy-up and config.json.
+ * When it throws, the caller releases whatever was made.
+ */
+export async function prepareRun(context: ContainerContext, record: ContainerRecord): Promise<PreparedRun> {
+  const { container } = record;
+  const bundle = bundleDir(context.settings, container.id);
+  // The directory is the mark by which a crash is recognised: a bundle whose container does not run is released.
+  await mkdir(bundle, { recursive: true, mode: 0o711 });
+  const [sandbox, opened, mounts] = await settleAll(
+    prepareSandbox(context, record),
+    context.rootfs.open({
+      target: rootfsDir(context.settings, container.id),
+      lower: container.lowerDirs,
+      upper: container.upperDir,
+      work: container.workDir,
+      user: container.config.user,
+      groups: container.hostConfig.groupAdd,
+      workingDir: container.config.workingDir,
+    }),
+    resolveMounts(context, record),
+  );
+  await copyIntoFreshVolumes(context, container.id, mounts);
+  const spec = await context.buildSpec({
+    container,
+    user: opened.user,
+    mounts,
+    etc: sandbox.etc,
+    network: sandbox.namespace,
+    pid: shareNamespace(context, container.hostConfig.pidMode, 'pid'),
+    ipc: shareNamespace(context, container.hostConfig.ipcMode, 'ipc'),
+    bundle,
+  });
+  await writeFile(join(bundle, 'config.json'), JSON.stringify(spec), { mode: 0o600 });
+  return { bundle, etc: sandbox.etc, sandbox: sandbox.sandbox, networkNamespace: sandbox.namespace };
+}
+
+/** As Promise.all, but a failure is thrown only when all have come to an end: nothing is still being made while it is undone. */
+async function settleAll<A, B, C>(a: Promise<A>, b: Promise<B>, c: Promise<C>): Promise<[A, B, C]> {
+  await Promise.allSettled([a, b, c]);
+  return Promise.all([a, b, c]);
+}
+
+async function prepareSandbox(context: ContainerContext, record: ContainerRecord): Promise<SandboxResult> {
+  const { container, internals } = record;
+  const { config, hostConfig } = container;
+  const plan = internals.network;
+  if (plan.kind === 'container') return joinSandbox(context, plan.target);
+  const sandbox = await context.peers.networks.prepare({
+    containerId: container.id,
+    containerName: container.name,
+    hostname: config.hostname,
+    domainName: config.domainName,
+    endpoints: plan.kind === 'networks' ? plan.endpoints : [],
+    ports: planPorts(hostConfig.portBindings),
+    dnsServers: hostConfig.dns,
+    dnsSearch: hostConfig.dnsSearch,
+    dnsOptions: hostConfig.dnsOptions,
+    extraHosts: hostConfig.extraHosts,
+    publishAll: hostConfig.publishAllPorts,
+    exposedPorts: config.exposedPorts,
+    hostMode: plan.kind === 'host',
+    sysctls: hostConfig.sysctls,
+  });
+  const etc = await writeEtcFiles(containerDir(context.settings, container.id), {
+    hosts: renderHosts(sandbox.hosts, plan.kind === 'host' ? await readHostHosts() : undefined),
+    hostname: shownHostname(record),
+    resolvConf: sandbox.resolvConf,
+  });
+  const namespace: NamespaceChoice =
+    plan.kind === 'host' ? { kind: 'host' } : { kind: 'path', path: sandbox.namespacePath };
+  return { sandbox, namespace, etc };
+}
+
+function shownHostname({ container, internals }: ContainerRecord): string {
+  const { config, hostConfig } = container;
+  const isMachine = internals.network.kind === 'host' || hostConfig.utsMode === 'host';
+  return isMachine && config.hostname === '' ? machineName() : config.hostname;
+}
+
+function joinSandbox(context: ContainerContext, target: string): SandboxResult {
+  const other = context.store.resolve(target);
+  if (!isLive(stateOf(other))) throw conflict(`cannot join network of a non running container: ${other.container.id}`);
+  const { sandboxKey } = other.container.networkSettings;
+  const etc = etcFilesIn(containerDir(context.settings, other.container.id));
+  const namespace: NamespaceChoice =
+    other.internals.network.kind === 'host'
+      ? { kind: 'host' }
+      : { kind: 'path', path: sandboxKey === '' ? `/proc/${other.container.state.pid}/ns/net` : sandboxKey };
+  return { sandbox: undefined, namespace, etc };
+}
+
+function shareNamespace(context: ContainerContext, mode: string, namespace: 'pid' | 'ipc'): NamespaceChoice {
+  if (mode === 'host') return { kind: 'host' };
+  if (!mode.startsWith('container:')) return { kind: 'private' };
+  const other = context.store.resolve(mode.slice('container:'.length));
+  if (!isLive(stateOf(other))) {
+    throw conflict(
+      `cannot join ${namespace.toUpperCase()} namespace of a non running container: ${other.container.id}`,
+    );
+  }
+  return { kind: 'path', path: `/proc/${other.container.state.pid}/ns/${namespace}` };
+}
+
+async function resolveMounts(
+  context: ContainerContext,
+  { container, internals }: ContainerRecord,
+): Promise<MountedVolume[]> {
+  const limit = pLimit(4);
+  const resolving = internals.mounts.map((planned) =>
+    limit(async (): Promise<MountedVolume> => {
+      switch (planned.type) {
+        case 'tmpfs':
+          return { planned, source: '', fresh: false };
+        case 'bind':
+          await ensureBindSource(planned.source, planned.createSource);
+          return { planned, source: planned.source, fresh: false };
+        case 'volume':
+          return { planned, ...(await mountVolume(context, container.id, planned)) };
+      }
+    }),
+  );
+  await Promise.allSettled(resolving);
+  return Promise.all(resolving);
+}
+
+async function mountVolume(
+  context: ContainerContext,
+  containerId: string,
+  planned: PlannedVolume,
+): Promise<{ source: string; fresh: boolean }> {
+  const { name, destination, readOnly, subpath } = planned;
+  const { path, fresh } = await context.peers.volumes.mount(containerId, name, destination, readOnly);
+  return { source: subpath === '' ? path : join(path, subpath), fresh: fresh && subpath === '' };
+}
+
+async function ensureBindSource(source: string, create: boolean): Promise<void> {
+  try {
+    await stat(source);
+  } catch (error) {
+    if (!create) {
+      throw invalidArgument(`invalid mount config for type "bind": bind source path does not exist: ${source}`, {
+        cause: error,
+      });
+    }
+    try {
+      await mkdir(source, { recursive: true, mode: 0o755 });
+    } catch (cause) {
+      throw internal(`error while creating mount source path '${source}': ${messageOf(cause)}`, { cause });
+    }
+  }
+}
+
+async function copyIntoFreshVolumes(context: ContainerContext, id: string, mounts: MountedVolume[]): Promise<void> {
+  const rootfs = rootfsDir(context.settings, id);
+  for (const { planned, source, fresh } of mounts) {
+    if (planned.type !== 'volume' || !planned.copy || !fresh) continue;
+    await context.rootfs.copyUp(rootfs, planned.destination, source);
+  }
+}

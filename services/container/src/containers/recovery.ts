@@ -1,0 +1,232 @@
+import { readdir, readFile, rm } from 'node:fs/promises';
+import { messageOf } from '@flotilla/errors';
+import { processStartTime } from '@flotilla/sys';
+import pLimit from 'p-limit';
+import { type ContainerRecord, stateOf } from '../store/container-record.js';
+import type { Containers } from './containers.js';
+import type { ContainerContext } from './context.js';
+import { logSinkOf } from './log-sink.js';
+import { hasBundle, releaseRun } from './release.js';
+import { parseRestartPolicy, startsWithEngine } from './restart-policy.js';
+import { bundleDir, containerDir, rootfsDir } from './settings.js';
+import { isLive } from './state.js';
+
+const atOnce = 8;
+const reconcileEveryMs = 60 * 60_000;
+const reconcileRetryMs = 5000;
+/** Shown for a container whose end nobody saw. */
+const unknownExitCode = 137;
+
+/**
+ * Brings the records and the machine together after a start of the service: containers that run are watched again, ends that happened meanwhile
+ * are handled, half-made creates and starts are undone, half-done removals and restarts are finished.
+ */
+export class Recovery implements AsyncDisposable {
+  readonly #containers: Containers;
+  readonly #context: ContainerContext;
+  readonly #background = new Set<Promise<unknown>>();
+  readonly #stop = new AbortController();
+  #reconcileTimer: NodeJS.Timeout | undefined;
+  #sweepTimer: NodeJS.Timeout | undefined;
+
+  constructor(containers: Containers) {
+    this.#containers = containers;
+    this.#context = containers.context;
+  }
+
+  /** What must be done before requests are served: running containers are watched, what was half created is gone. */
+  async beforeServing(): Promise<void> {
+    const limit = pLimit(atOnce);
+    const records = this.#context.store.all();
+    await Promise.all(records.map((record) => limit(() => this.#recoverOne(record))));
+    this.#inBackground('orphaned bundles', () => this.#releaseOrphans());
+    this.#reconcile();
+    this.#sweepTimer = setInterval(() => this.#sweep(), reconcileEveryMs);
+    this.#sweepTimer.unref();
+  }
+
+  /** Start what the restart policies want to run, once per start of the engine. */
+  async startByPolicies(): Promise<void> {
+    if (!(await this.#context.store.noteEngineStart(await markOfEngineStart()))) return;
+    for (const record of this.#context.store.all()) {
+      if (stateOf(record) !== 'exited' || record.internals.removal !== null) continue;
+      const { id, hostConfig, state, manuallyStopped, restartCount } = record.container;
+      const policy = parseRestartPolicy(
+        hostConfig.restartPolicy?.name ?? '',
+        hostConfig.restartPolicy?.maximumRetryCount ?? 0,
+      );
+      const { hasBeenStarted } = record.internals;
+      const last = { hasBeenStarted, stoppedByUser: manuallyStopped, exitCode: state.exitCode, restartCount };
+      if (!startsWithEngine(policy, last)) continue;
+      this.#inBackground('start by policy', () => this.#containers.recoveryParts.starter.start(id, { kind: 'engine' }));
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort();
+    clearTimeout(this.#reconcileTimer);
+    clearInterval(this.#sweepTimer);
+    await Promise.allSettled([...this.#background]);
+  }
+
+  async #recoverOne(record: ContainerRecord): Promise<void> {
+    const { id } = record.container;
+    const { ender, starter } = this.#containers.recoveryParts;
+    const state = stateOf(record);
+    if (state === 'creating') {
+      // Layer and volume references are dropped by the reconciliation: their holder is no longer in the list.
+      await rm(containerDir(this.#context.settings, id), { recursive: true, force: true });
+      await this.#context.store.commit((batch) => batch.remove(id));
+      return;
+    }
+    if (isLive(state)) {
+      await this.#reattach(record);
+      return;
+    }
+    if (record.internals.removal !== null) {
+      this.#inBackground('finish removal', () => this.#finishRemoval(id));
+      return;
+    }
+    if (await hasBundle(this.#context, id)) {
+      // Under the lock: a start that comes now waits until the old one is gone.
+      this.#inBackground('undo start', () => this.#context.locks.run(id, () => releaseRun(this.#context, record)));
+    }
+    const { backOff, restartRequestId } = record.internals;
+    if (state === 'restarting') ender.scheduleRestart(id, backOff?.dueAtMs ?? 0);
+    else if (restartRequestId !== null) {
+      this.#inBackground('finish restart', () => starter.start(id, { kind: 'restart', requestId: restartRequestId }));
+    }
+  }
+
+  async #reattach(record: ContainerRecord): Promise<void> {
+    const { container, internals } = record;
+    const { id } = container;
+    const { runtime, settings, log } = this.#context;
+    const { ender } = this.#containers.recoveryParts;
+    try {
+      const found = await runtime.reattach({
+        id,
+        bundle: bundleDir(settings, id),
+        shimAddress: internals.task?.shimAddress ?? '',
+        terminal: container.config.tty,
+        openStdin: container.config.openStdin,
+        stdinOnce: container.config.stdinOnce,
+        log: logSinkOf(container, settings),
+      });
+      if (!('gone' in found)) {
+        ender.watch(found);
+        return;
+      }
+      log.warn({ containerId: id, exitCode: found.exitCode }, 'container is gone');
+      this.#endGone(id, found.exitCode);
+    } catch (error) {
+      log.error({ containerId: id, err: error }, 'container could not be reached again, it is ended');
+      this.#endGone(id, undefined);
+    }
+  }
+
+  #endGone(id: string, exitCode: number | undefined): void {
+    const exitedAtNs = this.#context.nowNs();
+    const exitedAt = new Date(Number(exitedAtNs / 1_000_000n));
+    const exit = { exitCode: exitCode ?? unknownExitCode, exitedAt, exitedAtNs, oomKilled: false };
+    this.#inBackground('end of a container', () => this.#containers.recoveryParts.ender.endGone(id, exit));
+  }
+
+  #finishRemoval(id: string): Promise<void> {
+    return this.#context.locks.run(id, async () => {
+      const record = this.#context.store.get(id);
+      if (record?.internals.removal !== null && record !== undefined) {
+        await this.#containers.recoveryParts.remover.removeLocked(record);
+      }
+    });
+  }
+
+  /** Bundles of containers that no record knows. */
+  async #releaseOrphans(): Promise<void> {
+    const { settings, store, runtime, rootfs } = this.#context;
+    const names = await readdir(settings.bundlesDir).catch(() => []);
+    for (const id of names) {
+      if (!/^[0-9a-f]{64}$/.test(id) || store.get(id) !== undefined) continue;
+      this.#context.log.warn({ containerId: id }, 'a bundle without a container is removed');
+      const bundle = bundleDir(settings, id);
+      await runtime.cleanup(id, bundle);
+      await rootfs.close(rootfsDir(settings, id));
+      await rm(bundle, { recursive: true, force: true });
+    }
+  }
+
+  /** Tell the peers which containers exist, now and every hour; again soon while one cannot be told. */
+  #reconcile(): void {
+    this.#inBackground('reconcile', async () => {
+      const told = await Promise.all([this.#tellHolders(), this.#tellSandboxes()]);
+      if (this.#stop.signal.aborted) return;
+      const delayMs = told.every(Boolean) ? reconcileEveryMs : reconcileRetryMs;
+      this.#reconcileTimer = setTimeout(() => this.#reconcile(), delayMs);
+      this.#reconcileTimer.unref();
+    });
+  }
+
+  #tellHolders(): Promise<boolean> {
+    const { store, peers, holderBarrier } = this.#context;
+    return holderBarrier.hold(async () => {
+      const ids = [...new Set([...store.all().map(({ container }) => container.id), ...holderBarrier.active()])];
+      const told = await Promise.all([
+        this.#attempt('image', () => peers.images.reconcile(ids, store.revision)),
+        this.#attempt('volume', () => peers.volumes.reconcile(ids, store.revision)),
+      ]);
+      return told.every(Boolean);
+    });
+  }
+
+  #tellSandboxes(): Promise<boolean> {
+    const { store, peers, sandboxBarrier } = this.#context;
+    return sandboxBarrier.hold(() => {
+      const live = store.all().filter((record) => isLive(stateOf(record)));
+      const ids = [...new Set([...live.map(({ container }) => container.id), ...sandboxBarrier.active()])];
+      return this.#attempt('network', () => peers.networks.reconcile(ids, store.revision));
+    });
+  }
+
+  async #attempt(peer: string, work: () => Promise<string[]>): Promise<boolean> {
+    try {
+      const released = await work();
+      if (released.length > 0) this.#context.log.info({ peer, released }, 'left-over holders were released');
+      return true;
+    } catch (error) {
+      this.#context.log.warn({ peer, reason: messageOf(error) }, 'holders not reconciled');
+      return false;
+    }
+  }
+
+  /** What can be finished later than at once: removals that failed, and what resumed waits no longer ask for. */
+  #sweep(): void {
+    for (const record of this.#context.store.all()) {
+      if (stateOf(record) !== 'dead' || record.internals.removal === null) continue;
+      this.#inBackground('finish removal', () => this.#finishRemoval(record.container.id));
+    }
+    this.#inBackground('old tombstones', () => this.#context.store.dropOldTombstones());
+  }
+
+  #inBackground(what: string, work: () => Promise<unknown>): void {
+    const running = work().catch((error: unknown) => {
+      this.#context.log.warn({ step: what, reason: messageOf(error) }, 'recovery step failed');
+    });
+    this.#background.add(running);
+    void running.finally(() => this.#background.delete(running));
+  }
+}
+
+/** Another value for another boot of the machine or another life of the launcher. */
+async function markOfEngineStart(): Promise<string> {
+  const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '');
+  const launcher = process.ppid;
+  return `${boot.trim()} ${launcher} ${String(startTimeOf(launcher))}`;
+}
+
+function startTimeOf(pid: number): string {
+  try {
+    return processStartTime(pid);
+  } catch {
+    return '';
+  }
+}

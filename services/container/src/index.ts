@@ -1,0 +1,2 @@
+export { startContainerService } from './server.js';
+export type { ContainerServiceOverrides } from './server.js';

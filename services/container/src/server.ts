@@ -1,0 +1,131 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ContainerConfig } from '@flotilla/config';
+import { startOutboxPublisher } from '@flotilla/events';
+import { createLogger, type Logger } from '@flotilla/log';
+import { container, image, network, volume } from '@flotilla/proto';
+import {
+  clientCredentials,
+  connect,
+  type ConnectOptions,
+  isUnixAddress,
+  type RunningServer,
+  serve,
+  serviceEntry,
+} from '@flotilla/rpc';
+import { HybridClock, Store } from '@flotilla/store';
+import { settingsOf } from './config.js';
+import { Containers } from './containers/containers.js';
+import { containerSpecBuilder } from './containers/container-spec.js';
+import { Recovery } from './containers/recovery.js';
+import type { BuildSpec } from './containers/spec-input.js';
+import { RootfsWorkers } from './rootfs/rootfs-worker.js';
+import { grpcPeers } from './rpc/grpc-peers.js';
+import { imageContentRpc } from './rpc/image-content-rpc.js';
+import { lifecycleRpc } from './rpc/lifecycle-rpc.js';
+import { streamsRpc } from './rpc/streams-rpc.js';
+import { ShimRuntime } from './runtime/shim-runtime.js';
+import { ContainerStore, schemaVersion } from './store/container-store.js';
+
+/** What a test may replace. */
+export interface ContainerServiceOverrides {
+  log?: Logger;
+  buildSpec?: BuildSpec;
+}
+
+/**
+ * Start the container service; containers that run are watched again when this resolves. Disposing drains calls and lets go of the containers,
+ * which run on.
+ */
+export async function startContainerService(
+  config: ContainerConfig,
+  overrides: ContainerServiceOverrides = {},
+): Promise<RunningServer> {
+  const log = overrides.log ?? createLogger({ service: 'container', ...config.log });
+  const clock = new HybridClock();
+  const cleanup: AsyncDisposable[] = [];
+  const dispose = async (): Promise<void> => {
+    for (const item of cleanup.splice(0).reverse()) await item[Symbol.asyncDispose]();
+  };
+  const use = <T extends AsyncDisposable>(item: T): T => {
+    cleanup.push(item);
+    return item;
+  };
+  try {
+    const settings = settingsOf(config);
+    await mkdir(settings.bundlesDir, { recursive: true, mode: 0o711 });
+    await mkdir(join(settings.dataDir, 'containers'), { recursive: true, mode: 0o710 });
+    const dbOptions = { service: 'container', schemaVersion, clock };
+    const db = use(await Store.open(join(config.dataDir, 'db'), dbOptions));
+    const store = await ContainerStore.load(db);
+    const { engineId } = config;
+    const publisher = use(startOutboxPublisher(db.outbox, config.nats, log, { engineId }));
+    const rootfs = use(await RootfsWorkers.start());
+    const runtime = await ShimRuntime.open({ execRoot: config.execRoot, log, onFatal: failProcess });
+    use({ [Symbol.asyncDispose]: () => runtime.close() });
+    const link = (peer: string): Promise<[string, ConnectOptions]> => linkTo(config, peer, log, clock);
+    const clients = {
+      image: connect(image.ImageServiceService, ...(await link('image'))),
+      network: connect(network.NetworkServiceService, ...(await link('network'))),
+      volume: connect(volume.VolumeServiceService, ...(await link('volume'))),
+    };
+    use({
+      [Symbol.asyncDispose]: () => {
+        for (const client of Object.values(clients)) client.close();
+        return Promise.resolve();
+      },
+    });
+    const containers = new Containers({
+      ...{ store, runtime, rootfs, settings, log },
+      peers: grpcPeers(clients),
+      buildSpec: overrides.buildSpec ?? containerSpecBuilder(config),
+      nowNs: () => clock.now(),
+    });
+    use({ [Symbol.asyncDispose]: () => containers.close() });
+    const recovery = use(new Recovery(containers));
+    await recovery.beforeServing();
+    const server = use(
+      await serve({
+        listen: config.listen,
+        services: [
+          serviceEntry(container.ContainerServiceService, {
+            ...lifecycleRpc(containers),
+            ...streamsRpc(containers),
+            ...imageContentRpc(containers, clients.image),
+          }),
+        ],
+        ...{ log, engineId, clock, service: 'container', version: config.version },
+        replies: db.replies,
+        details: () => Promise.resolve({ outboxPending: publisher.state.waiting }),
+        flushEvents: async () => {
+          await db.outbox.flush();
+          return `container-${db.outbox.lastSequence}`;
+        },
+      }),
+    );
+    await recovery.startByPolicies();
+    return { address: server.address, health: server.health, [Symbol.asyncDispose]: dispose };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+}
+
+async function linkTo(
+  config: ContainerConfig,
+  peer: string,
+  log: Logger,
+  clock: HybridClock,
+): Promise<[string, ConnectOptions]> {
+  const address = config.services[peer] ?? `unix:${join(config.execRoot, `${peer}.sock`)}`;
+  const { tls } = config;
+  if (tls === undefined || isUnixAddress(address)) return [address, { log, clock }];
+  return [address, { log, clock, credentials: await clientCredentials(tls) }];
+}
+
+/** The process is of no use without its runtime: it ends loudly and is started again, while containers run on. */
+function failProcess(error: Error): void {
+  setImmediate(() => {
+    throw error;
+  });
+}

@@ -1,0 +1,220 @@
+import { alreadyExists, invalidArgument, notFound } from '@flotilla/errors';
+import { container } from '@flotilla/proto';
+import { type Batch, type Collection, type EngineEvent, jsonCodec, messageCodec, type Store } from '@flotilla/store';
+import {
+  completeContainer,
+  type ContainerInternals,
+  type ContainerRecord,
+  stateOf,
+  type Tombstone,
+} from './container-record.js';
+
+/** A change of one container, in the order of the store's revisions. */
+export type ContainerChange =
+  { kind: 'changed'; revision: bigint; record: ContainerRecord } | { kind: 'removed'; revision: bigint; id: string };
+
+/** What one batch does, see `ContainerStore.commit`. */
+export interface ContainerBatch {
+  readonly revision: bigint;
+  put(record: Pick<ContainerRecord, 'container' | 'internals'>): void;
+  remove(id: string, tombstone?: Tombstone): void;
+  emit(event: EngineEvent): void;
+  /** The empty id stands for a caller that needs no answer. */
+  reply(requestId: string, payload: Uint8Array): void;
+}
+
+export const schemaVersion = 1;
+const tombstoneLifeMs = 10 * 60_000;
+
+/**
+ * Every container of the engine: durable in LevelDB, and held in memory with indexes by id, prefix and name.
+ *
+ * Readers get immutable records. A change becomes visible when it is durable, and changes are announced in the order of their revisions.
+ */
+export class ContainerStore {
+  readonly #store: Store;
+  readonly #shown: Collection<container.Container>;
+  readonly #internals: Collection<ContainerInternals>;
+  readonly #tombstoneEntries: Collection<Tombstone>;
+  readonly #engine: Collection<string>;
+  readonly #records = new Map<string, ContainerRecord>();
+  readonly #names = new Map<string, string>();
+  readonly #tombstones = new Map<string, Tombstone>();
+  readonly #pending = new Map<bigint, ContainerChange[]>();
+  readonly #listeners = new Set<(change: ContainerChange) => void>();
+
+  private constructor(store: Store) {
+    this.#store = store;
+    this.#shown = store.collection('containers', messageCodec(container.Container));
+    this.#internals = store.collection('container-internals', jsonCodec<ContainerInternals>());
+    this.#tombstoneEntries = store.collection('tombstones', jsonCodec<Tombstone>());
+    this.#engine = store.collection('engine', jsonCodec<string>());
+    store.onCommit((revision) => this.#publish(revision));
+  }
+
+  /** Read everything. A record without its second half cannot come from us and is left alone. */
+  static async load(store: Store): Promise<ContainerStore> {
+    const self = new ContainerStore(store);
+    const internals = new Map(await self.#internals.all());
+    for (const [id, shown] of await self.#shown.all()) {
+      const rest = internals.get(id);
+      if (rest === undefined) continue;
+      self.#index({ container: completeContainer(shown), internals: rest, revision: store.revision });
+    }
+    for (const [id, tombstone] of await self.#tombstoneEntries.all()) self.#tombstones.set(id, tombstone);
+    return self;
+  }
+
+  get revision(): bigint {
+    return this.#store.revision;
+  }
+
+  get(id: string): ContainerRecord | undefined {
+    return this.#records.get(id);
+  }
+
+  /** All records, also those that are being created. */
+  all(): ContainerRecord[] {
+    return [...this.#records.values()];
+  }
+
+  tombstone(id: string): Tombstone | undefined {
+    return this.#tombstones.get(id);
+  }
+
+  isNameTaken(name: string): boolean {
+    return this.#names.has(name);
+  }
+
+  /**
+   * The container of an id, a name or a unique id prefix, in this order. One that is still being created is not found.
+   *
+   * @throws EngineError `notFound` `No such container: x`; `invalidArgument` for an ambiguous prefix.
+   */
+  resolve(name: string): ContainerRecord {
+    const bare = name.startsWith('/') ? name.slice(1) : name;
+    const exact = this.#records.get(bare) ?? this.#records.get(this.#names.get(bare) ?? '');
+    if (exact !== undefined && stateOf(exact) !== 'creating') return exact;
+    const matches = /^[0-9a-f]{1,63}$/.test(bare)
+      ? this.all().filter((record) => record.container.id.startsWith(bare) && stateOf(record) !== 'creating')
+      : [];
+    if (matches.length > 1) throw invalidArgument(`Multiple IDs found with provided prefix: ${name}`);
+    const [only] = matches;
+    if (only === undefined) throw notFound(`No such container: ${name}`);
+    return only;
+  }
+
+  /**
+   * Take a name for a container, at once and in memory: of many callers one wins. It is kept by the record that is committed with it, or
+   * given back by `releaseName`.
+   *
+   * @throws EngineError `alreadyExists` in dockerd's words.
+   */
+  reserveName(name: string, id: string): void {
+    const holder = this.#names.get(name);
+    if (holder === id) return;
+    if (holder !== undefined) {
+      throw alreadyExists(
+        `Conflict. The container name "/${name}" is already in use by container "${holder}". You have to remove (or rename) that container to be able to reuse that name.`,
+      );
+    }
+    this.#names.set(name, id);
+  }
+
+  releaseName(name: string, id: string): void {
+    if (this.#names.get(name) === id) this.#names.delete(name);
+  }
+
+  /** One durable batch; resolves with its revision when it is on the disk and visible. */
+  commit(build: (batch: ContainerBatch) => void): Promise<bigint> {
+    let revision: bigint | undefined;
+    const written = this.#store.commit((batch) => {
+      revision = batch.revision;
+      build(this.#wrap(batch));
+    });
+    return written.catch((error: unknown) => {
+      if (revision !== undefined) this.#pending.delete(revision);
+      throw error;
+    });
+  }
+
+  /** Remember which start of the engine this is. @returns whether it is another one than at the last start of the service. */
+  async noteEngineStart(mark: string): Promise<boolean> {
+    if ((await this.#engine.get('start')) === mark) return false;
+    await this.#store.commit((batch) => batch.put(this.#engine, 'start', mark));
+    return true;
+  }
+
+  /** @returns a function that ends the subscription. */
+  onChange(listener: (change: ContainerChange) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Forget containers that were removed long ago. */
+  async dropOldTombstones(): Promise<void> {
+    const limit = Date.now() - tombstoneLifeMs;
+    const old = [...this.#tombstones].filter(([, tombstone]) => tombstone.removedAtMs < limit).map(([id]) => id);
+    if (old.length === 0) return;
+    await this.#store.commit((batch) => {
+      for (const id of old) batch.delete(this.#tombstoneEntries, id);
+    });
+    for (const id of old) this.#tombstones.delete(id);
+  }
+
+  #wrap(batch: Batch): ContainerBatch {
+    const changes: ContainerChange[] = [];
+    this.#pending.set(batch.revision, changes);
+    return {
+      revision: batch.revision,
+      put: (record) => {
+        const { id } = record.container;
+        batch.put(this.#shown, id, record.container);
+        batch.put(this.#internals, id, record.internals);
+        changes.push({
+          kind: 'changed',
+          revision: batch.revision,
+          record: { container: record.container, internals: record.internals, revision: batch.revision },
+        });
+      },
+      remove: (id, tombstone) => {
+        batch.delete(this.#shown, id);
+        batch.delete(this.#internals, id);
+        if (tombstone !== undefined) {
+          batch.put(this.#tombstoneEntries, id, tombstone);
+          this.#tombstones.set(id, tombstone);
+        }
+        changes.push({ kind: 'removed', revision: batch.revision, id });
+      },
+      emit: (event) => batch.emit(event),
+      reply: (requestId, payload) => {
+        if (requestId !== '') batch.reply(requestId, payload);
+      },
+    };
+  }
+
+  #publish(revision: bigint): void {
+    const changes = this.#pending.get(revision);
+    if (changes === undefined) return;
+    this.#pending.delete(revision);
+    for (const change of changes) {
+      if (change.kind === 'changed') this.#index(change.record);
+      else this.#drop(change.id);
+      for (const listener of this.#listeners) listener(change);
+    }
+  }
+
+  #index(record: ContainerRecord): void {
+    const { id, name } = record.container;
+    const before = this.#records.get(id)?.container.name;
+    if (before !== undefined && before !== name) this.releaseName(before, id);
+    this.#records.set(id, record);
+    this.#names.set(name, id);
+  }
+
+  #drop(id: string): void {
+    const record = this.#records.get(id);
+    this.#records.delete(id);
+    if (record !== undefined) this.releaseName(record.container.name, id);
+  }
+}
