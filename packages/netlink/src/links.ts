@@ -136,6 +136,9 @@ export const linkMessages = {
       attribute(rt.IFLA_IFALIAS, Buffer.from(alias)),
     ),
 
+  setGroup: (link: string, group: number): Buffer =>
+    encodeMessage(rt.RTM_NEWLINK, NLM_F_ACK, interfaceInfo(), name(link), groupOf(group)),
+
   deleteLink: (link: string): Buffer => encodeMessage(rt.RTM_DELLINK, NLM_F_ACK, interfaceInfo(), name(link)),
 
   /** Delete every link of a group in one go: they share one grace period. */

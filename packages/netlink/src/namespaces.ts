@@ -1,7 +1,7 @@
 import { closeSync, openSync, unlinkSync } from 'node:fs';
 import { CLONE_NEWNET, MNT_DETACH, MS_BIND, bind, hasCode, mount, setns, umount, unshare } from '@flotilla/sys';
 
-const abort = bind<[]>('int abort(void)');
+const abort = bind('void abort(void)');
 const OWN_NAMESPACE = '/proc/thread-self/ns/net';
 
 /**

@@ -1,4 +1,5 @@
 import { bind, checkResult } from '@flotilla/sys';
+import type { Call } from '@flotilla/sys';
 
 export const AF_INET = 2;
 export const AF_INET6 = 10;
@@ -10,19 +11,24 @@ export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
 const SOCK_CLOEXEC = 0x80000;
 
-const calls = {
-  socket: bind<[number, number, number]>('int socket(int family, int type, int protocol)'),
-  close: bind<[number]>('int close(int fd)'),
-  bind: bind<[number, Uint8Array, number]>('int bind(int fd, const void *address, uint32_t size)'),
-  listen: bind<[number, number]>('int listen(int fd, int backlog)'),
-  getsockname: bind<[number, Uint8Array, [number]]>(
-    'int getsockname(int fd, _Out_ uint8_t *address, _Inout_ uint32_t *size)',
-  ),
-  setsockopt: bind<[number, number, number, Uint8Array, number]>(
-    'int setsockopt(int fd, int level, int name, const void *value, uint32_t size)',
-  ),
-  send: bind<[number, Uint8Array, number, number]>('int64_t send(int fd, const void *data, size_t size, int flags)'),
-  recv: bind<[number, Uint8Array, number, number]>('int64_t recv(int fd, _Out_ uint8_t *data, size_t size, int flags)'),
+const calls: {
+  socket: Call<[number, number, number]>;
+  close: Call<[number]>;
+  bind: Call<[number, Uint8Array, number]>;
+  listen: Call<[number, number]>;
+  getsockname: Call<[number, Uint8Array, Uint32Array]>;
+  setsockopt: Call<[number, number, number, Uint8Array, number]>;
+  send: Call<[number, Uint8Array, number, number]>;
+  recv: Call<[number, Uint8Array, number, number]>;
+} = {
+  socket: bind('int socket(int family, int type, int protocol)'),
+  close: bind('int close(int fd)'),
+  bind: bind('int bind(int fd, const void *address, uint32_t size)'),
+  listen: bind('int listen(int fd, int backlog)'),
+  getsockname: bind('int getsockname(int fd, _Out_ uint8_t *address, _Inout_ uint32_t *size)'),
+  setsockopt: bind('int setsockopt(int fd, int level, int name, const void *value, uint32_t size)'),
+  send: bind('int64_t send(int fd, const void *data, size_t size, int flags)'),
+  recv: bind('int64_t recv(int fd, _Out_ uint8_t *data, size_t size, int flags)'),
 };
 
 /** Each call is synchronous and throws `SysError`. */
@@ -35,7 +41,7 @@ export const socketCalls = {
   listen: (fd: number, backlog: number): void => void checkResult(calls.listen(fd, backlog), 'listen'),
   getsockname: (fd: number): Buffer => {
     const address = Buffer.alloc(128);
-    const size: [number] = [address.length];
+    const size = new Uint32Array([address.length]);
     checkResult(calls.getsockname(fd, address, size), 'getsockname');
     return address.subarray(0, size[0]);
   },

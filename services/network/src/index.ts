@@ -1,0 +1,2 @@
+export { startNetworkService } from './server.js';
+export type { NetworkOverrides } from './server.js';

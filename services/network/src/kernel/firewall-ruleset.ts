@@ -1,0 +1,82 @@
+/** Names of the sets and maps, shared by the text below and the code that fills them. */
+export const firewallSets = {
+  bridges: 'bridges',
+  internal: 'internal',
+  masquerade: 'masquerade',
+  neighbours: 'neighbours',
+  hairpin: 'hairpin',
+  published4: 'published4',
+  published4Any: 'published4_any',
+  published6: 'published6',
+  published6Any: 'published6_any',
+} as const;
+
+const chains = ['published', 'guard', 'nat_prerouting', 'nat_output', 'nat_postrouting', 'forward'];
+
+/**
+ * The engine's whole table as one nft transaction that can be repeated: sets keep their elements and the `user` chain its
+ * rules, our own chains are rewritten.
+ *
+ * - `guard`: route_localnet on the bridges would otherwise show the host's loopback services to containers.
+ * - `published`: port maps, entered for every address of this host. ::1 cannot be translated; a relay serves it.
+ * - `nat_postrouting`: published ports reached from the host itself or from the target's own bridge come back to us, and
+ *   containers leave under the host's address.
+ * - `forward`: established, neighbours and published traffic passes, the rest does not reach a bridge.
+ * - `user`: left to the user, asked first (what DOCKER-USER is for).
+ */
+export function firewallRuleset(table: string): string {
+  return `
+table inet ${table} {
+  set bridges { type ifname; }
+  set internal { type ifname; }
+  set masquerade { type ifname; }
+  set neighbours { type ifname . ifname; }
+  set hairpin { type ifname . ifname; }
+  map published4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+  map published4_any { type inet_proto . inet_service : ipv4_addr . inet_service; }
+  map published6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
+  map published6_any { type inet_proto . inet_service : ipv6_addr . inet_service; }
+  chain user { }
+  chain published { }
+  chain guard { type filter hook prerouting priority raw; policy accept; }
+  chain nat_prerouting { type nat hook prerouting priority dstnat; policy accept; }
+  chain nat_output { type nat hook output priority -100; policy accept; }
+  chain nat_postrouting { type nat hook postrouting priority srcnat; policy accept; }
+  chain forward { type filter hook forward priority filter; policy accept; }
+}
+${chains.map((chain) => `flush chain inet ${table} ${chain}`).join('\n')}
+table inet ${table} {
+  chain published {
+    meta nfproto ipv4 dnat ip to ip daddr . meta l4proto . th dport map @published4
+    meta nfproto ipv4 dnat ip to meta l4proto . th dport map @published4_any
+    meta nfproto ipv6 dnat ip6 to ip6 daddr . meta l4proto . th dport map @published6
+    meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @published6_any
+  }
+  chain guard {
+    iifname @bridges ip daddr 127.0.0.0/8 drop
+  }
+  chain nat_prerouting {
+    fib daddr type local goto published
+  }
+  chain nat_output {
+    ip6 daddr ::1 return
+    fib daddr type local goto published
+  }
+  chain nat_postrouting {
+    oifname @bridges ct status dnat fib saddr type local masquerade
+    meta iifname . meta oifname @hairpin ct status dnat masquerade
+    iifname @masquerade oifname != @bridges masquerade
+  }
+  chain forward {
+    jump user
+    ct state established,related accept
+    iifname @internal oifname != @bridges drop
+    meta iifname . meta oifname @neighbours accept
+    iifname @internal drop
+    oifname @internal drop
+    oifname @bridges ct status dnat accept
+    oifname @bridges drop
+  }
+}
+`;
+}

@@ -1,0 +1,247 @@
+import { execFileSync } from 'node:child_process';
+import {
+  NF_INET_FORWARD,
+  Nftables,
+  addressBytes,
+  concatenated,
+  expressions,
+  interfaceNameKey,
+  isNetlinkError,
+  nftMessages,
+  uint16Network,
+} from '@flotilla/netlink';
+import type { BaseChain, SetElement, TableName } from '@flotilla/netlink';
+import { internal } from '@flotilla/errors';
+import { firewallRuleset, firewallSets } from './firewall-ruleset.js';
+import type { BridgeSpec, Publication } from './kernel-operations.js';
+
+const protocolNumbers = { tcp: 6, udp: 17 } as const;
+const searchPath = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`;
+
+type SetName = (typeof firewallSets)[keyof typeof firewallSets];
+
+/**
+ * The engine's own nftables table, and what it should hold.
+ *
+ * Nothing else on the machine is touched but one thing: a foreign forward chain that drops by policy gets accept rules for
+ * our bridges, marked with the table's name, because an accept in our table cannot overrule a drop in another.
+ */
+export class Firewall {
+  readonly #nft = new Nftables();
+  readonly #table: TableName;
+  readonly #bridges = new Map<string, BridgeSpec>();
+  readonly #publications = new Map<string, Publication>();
+  #ruleCount = 0;
+  /** Generation of the ruleset at which everything was as it should be. */
+  #verified: number | undefined;
+
+  constructor(table: string) {
+    this.#table = { family: 'inet', name: table };
+  }
+
+  /** Load the ruleset; elements that an earlier run of the engine left in the sets stay until `synchronize`. */
+  load(): void {
+    try {
+      execFileSync('nft', ['-f', '-'], {
+        input: firewallRuleset(this.#table.name),
+        stdio: ['pipe', 'pipe', 'pipe'],
+        env: { ...process.env, PATH: searchPath },
+      });
+    } catch (error) {
+      throw internal(`cannot load the firewall table ${this.#table.name} with nft`, { cause: error });
+    }
+    this.#ruleCount = this.#countOwnRules();
+    this.#verified = undefined;
+  }
+
+  /** Say what should be there, without touching the kernel. */
+  expect(bridges: readonly BridgeSpec[], publications: readonly Publication[]): void {
+    this.#bridges.clear();
+    this.#publications.clear();
+    for (const bridge of bridges) this.#bridges.set(bridge.name, bridge);
+    for (const publication of publications) this.#publications.set(publicationKey(publication), publication);
+    this.#verified = undefined;
+  }
+
+  setBridge(bridge: BridgeSpec): void {
+    this.#bridges.set(bridge.name, bridge);
+    this.synchronize();
+  }
+
+  deleteBridge(name: string): void {
+    if (this.#bridges.delete(name)) this.synchronize();
+  }
+
+  /**
+   * Take publications away and add others, in one transaction.
+   *
+   * @throws NetlinkError EEXIST when an added one is taken; nothing has happened then
+   */
+  replacePublications(remove: readonly Publication[], add: readonly Publication[]): void {
+    if (remove.length + add.length === 0) return;
+    this.verify();
+    this.#changing(() => {
+      const removals = remove.filter((publication) => this.#publications.has(publicationKey(publication)));
+      this.#nft.commit(
+        [...this.#messages(nftMessages.deleteElements, removals), ...this.#messages(nftMessages.addElements, add)],
+        'publish ports',
+      );
+    });
+    for (const publication of remove) this.#publications.delete(publicationKey(publication));
+    for (const publication of add) this.#publications.set(publicationKey(publication), publication);
+  }
+
+  /** Put everything right if anybody has changed the ruleset since the last look. */
+  verify(): void {
+    if (this.#verified !== undefined && this.#nft.generation() === this.#verified) return;
+    if (this.#countOwnRules() !== this.#ruleCount) this.load();
+    this.synchronize();
+  }
+
+  /** Make sets, maps and foreign chains hold what they should. */
+  synchronize(): void {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        this.#synchronizeSets();
+        this.#openForeignChains();
+        this.#verified = this.#nft.generation();
+        return;
+      } catch (error) {
+        // A foreign flush came in between.
+        if (attempt === 3 || !isNetlinkError(error, 'ENOENT', 'EEXIST')) throw error;
+        this.load();
+      }
+    }
+  }
+
+  /** Take the table and our rules in foreign chains away. */
+  remove(): void {
+    this.expect([], []);
+    this.#openForeignChains();
+    try {
+      this.#nft.commit([nftMessages.deleteTable(this.#table)], 'delete table');
+    } catch (error) {
+      if (!isNetlinkError(error, 'ENOENT')) throw error;
+    }
+  }
+
+  close(): void {
+    this.#nft.close();
+  }
+
+  /** Rules of the table without those that the user put into the chain that is his. */
+  #countOwnRules(): number {
+    return this.#nft.rules(this.#table).length - this.#nft.rules(this.#table, 'user').length;
+  }
+
+  /** Run one transaction of ours and keep `#verified` in step, unless somebody else came in between. */
+  #changing(commit: () => void): void {
+    const before = this.#verified;
+    this.#verified = undefined;
+    commit();
+    const after = this.#nft.generation();
+    if (before !== undefined && after === before + 1) this.#verified = after;
+  }
+
+  #synchronizeSets(): void {
+    const desired = this.#desiredElements();
+    const changes: Buffer[] = [];
+    for (const name of Object.values(firewallSets)) {
+      const wanted = new Map((desired.get(name) ?? []).map((element) => [elementKey(element), element]));
+      const present = this.#nft.elements(this.#table, name);
+      if (present === undefined) {
+        this.load();
+        this.#synchronizeSets();
+        return;
+      }
+      const surplus = present.filter((element) => !wanted.has(elementKey(element)));
+      const found = new Set(present.map(elementKey));
+      const missing = [...wanted].filter(([key]) => !found.has(key)).map(([, element]) => element);
+      if (surplus.length > 0) changes.push(nftMessages.deleteElements(this.#table, name, surplus));
+      if (missing.length > 0) changes.push(nftMessages.addElements(this.#table, name, missing));
+    }
+    this.#nft.commit(changes, 'synchronize firewall sets');
+  }
+
+  #desiredElements(): Map<SetName, SetElement[]> {
+    const sets = new Map<SetName, SetElement[]>();
+    const add = (name: SetName, element: SetElement): void => {
+      const list = sets.get(name);
+      if (list === undefined) sets.set(name, [element]);
+      else list.push(element);
+    };
+    for (const bridge of this.#bridges.values()) {
+      const key = interfaceNameKey(bridge.name);
+      const pair = concatenated(key, key);
+      add(firewallSets.bridges, { key });
+      add(firewallSets.hairpin, { key: pair });
+      if (bridge.isInternal) add(firewallSets.internal, { key });
+      if (bridge.isMasquerading) add(firewallSets.masquerade, { key });
+      if (bridge.areNeighboursAllowed) add(firewallSets.neighbours, { key: pair });
+    }
+    for (const publication of this.#publications.values()) add(...publicationElement(publication));
+    return sets;
+  }
+
+  #messages(
+    encode: (table: TableName, set: string, list: readonly SetElement[]) => Buffer,
+    publications: readonly Publication[],
+  ): Buffer[] {
+    return publications.map((publication) => {
+      const [set, element] = publicationElement(publication);
+      return encode(this.#table, set, [element]);
+    });
+  }
+
+  #openForeignChains(): void {
+    for (const chain of this.#nft.chains()) {
+      if (!this.#isForeignForward(chain)) continue;
+      const ours = this.#nft.rules(chain.table, chain.name).filter((rule) => rule.comment === this.#table.name);
+      const names = chain.policy === 'drop' ? [...this.#bridges.keys()] : [];
+      // Bridges come and go seldom: rewriting all of ours when the number is wrong is simple and atomic.
+      if (ours.length === names.length * 2) continue;
+      const accept = (direction: (name: string) => ReturnType<typeof expressions.accept>, name: string): Buffer =>
+        nftMessages.insertRule(
+          chain.table,
+          chain.name,
+          [...direction(name), ...expressions.accept()],
+          this.#table.name,
+        );
+      this.#nft.commit(
+        [
+          ...ours.map((rule) => nftMessages.deleteRule(chain.table, chain.name, rule.handle)),
+          ...names.map((name) => accept(expressions.inputInterfaceIs, name)),
+          ...names.map((name) => accept(expressions.outputInterfaceIs, name)),
+        ],
+        'accept our bridges in a foreign forward chain',
+      );
+    }
+  }
+
+  #isForeignForward(chain: BaseChain): boolean {
+    return chain.hook === NF_INET_FORWARD && chain.type === 'filter' && chain.table.name !== this.#table.name;
+  }
+}
+
+function elementKey({ key, value }: SetElement): string {
+  return `${key.toString('hex')} ${value?.toString('hex') ?? ''}`;
+}
+
+function publicationKey({ protocol, hostAddress, hostPort }: Publication): string {
+  return `${protocol} ${hostAddress} ${hostPort}`;
+}
+
+function publicationElement(publication: Publication): [SetName, SetElement] {
+  const protocol = Buffer.from([protocolNumbers[publication.protocol]]);
+  const port = uint16Network(publication.hostPort);
+  const value = concatenated(addressBytes(publication.targetAddress), uint16Network(publication.targetPort));
+  const host = addressBytes(publication.hostAddress);
+  const isV4 = host.length === 4;
+  if (host.every((byte) => byte === 0)) {
+    return [
+      isV4 ? firewallSets.published4Any : firewallSets.published6Any,
+      { key: concatenated(protocol, port), value },
+    ];
+  }
+  return [isV4 ? firewallSets.published4 : firewallSets.published6, { key: concatenated(host, protocol, port), value }];
+}

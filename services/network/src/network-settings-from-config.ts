@@ -1,0 +1,57 @@
+import type { NetworkConfig } from '@flotilla/config';
+import { invalidArgument } from '@flotilla/errors';
+import { familyOf } from '@flotilla/netlink';
+import { bitsOf, parseCidr } from './addresses/cidr.js';
+import type { Cidr } from './addresses/cidr.js';
+import { defaultIpv4Pools } from './addresses/subnet-choice.js';
+import type { DefaultPool } from './addresses/subnet-choice.js';
+import { isInterfaceName } from './networks/network-options.js';
+import type { NetworkSettings } from './settings.js';
+
+const defaultMtu = 1500;
+
+/** @throws EngineError `invalidArgument` naming the key */
+export function networkSettings({ engineId, network: block }: NetworkConfig): NetworkSettings {
+  if (!isInterfaceName(block.bridge))
+    throw invalidArgument(`network.bridge: ${JSON.stringify(block.bridge)} is not an interface name`);
+  if (block.defaultHostIp !== '' && familyOf(block.defaultHostIp) === undefined) {
+    throw invalidArgument(`network.defaultHostIp: ${JSON.stringify(block.defaultHostIp)} is not an address`);
+  }
+  const pools = block.defaultAddressPools.length > 0 ? block.defaultAddressPools : defaultIpv4Pools;
+  const { bip, fixedCidr, fixedCidrV6 } = block;
+  return {
+    engineId,
+    bridge: block.bridge,
+    ...(bip === undefined ? {} : { bridgeAddress: cidrOf('bip', bip) }),
+    ...(fixedCidr === undefined ? {} : { fixedCidr: cidrOf('fixedCidr', fixedCidr) }),
+    ...(fixedCidrV6 === undefined ? {} : { fixedCidrV6: cidrOf('fixedCidrV6', fixedCidrV6) }),
+    pools: pools.map(defaultPool),
+    mtu: block.mtu === 0 ? defaultMtu : block.mtu,
+    defaultHostIp: block.defaultHostIp === '0.0.0.0' ? '' : block.defaultHostIp,
+    areNeighboursAllowed: block.icc,
+    isMasquerading: block.ipMasq,
+    isFirewallOn: block.iptables,
+    isForwardingOn: block.ipForward,
+    isIpv6OnDefaultBridge: block.ipv6,
+    dns: block.dns,
+    dnsSearch: block.dnsSearch,
+    dnsOptions: block.dnsOptions,
+    hostGatewayIps: block.hostGatewayIps,
+    resolvConfPath: block.resolvConfPath,
+  };
+}
+
+function cidrOf(key: string, text: string): Cidr {
+  const cidr = parseCidr(text);
+  if (cidr === undefined)
+    throw invalidArgument(`network.${key}: ${JSON.stringify(text)} is no address with a prefix length`);
+  return cidr;
+}
+
+function defaultPool({ base, size }: { base: string; size: number }): DefaultPool {
+  const cidr = cidrOf('defaultAddressPools', base);
+  if (size < cidr.prefixLength || size > bitsOf(cidr.family)) {
+    throw invalidArgument(`network.defaultAddressPools: subnets of size ${size} cannot be cut from ${base}`);
+  }
+  return { base: cidr, size };
+}

@@ -1,0 +1,147 @@
+import { invalidArgument } from '@flotilla/errors';
+import { familyOf, macBytes } from '@flotilla/netlink';
+import type { network as proto } from '@flotilla/proto';
+import { containsAddress, parseCidr } from '../addresses/cidr.js';
+import { macForAddress } from '../addresses/mac-address.js';
+import { hostInterfaceName, newId } from '../engine-names.js';
+import type { Allocations } from '../networks/allocations.js';
+import type { EndpointRecord, NetworkRecord } from '../store/records.js';
+
+/** Who the endpoint is for. */
+export interface EndpointOwner {
+  containerId: string;
+  containerName: string;
+  hostname: string;
+}
+
+/**
+ * Check what a container asks of a network, holding nothing.
+ *
+ * @throws EngineError `invalidArgument` in dockerd's words
+ */
+export function checkEndpointRequest(request: proto.EndpointRequest, network: NetworkRecord): void {
+  if (request.macAddress !== '') parseMac(request.macAddress);
+  for (const [address, family] of [
+    [request.ipv4Address, 4],
+    [request.ipv6Address, 6],
+  ] as const) {
+    if (address === '') continue;
+    if (familyOf(address) !== family) throw invalidArgument(`invalid IPv${family} address: ${address}`);
+    if (network.predefined) {
+      throw invalidArgument(
+        'invalid endpoint settings:\nuser specified IP address is supported on user defined networks only',
+      );
+    }
+    if (!network.hasUserSubnet) {
+      throw invalidArgument(
+        'invalid endpoint settings:\nuser specified IP address is supported only when connecting to networks with user configured subnets',
+      );
+    }
+    const isContained = network.ipam.pools.some(({ subnet }) => {
+      const cidr = parseCidr(subnet);
+      return cidr !== undefined && containsAddress(cidr, address);
+    });
+    if (!isContained)
+      throw invalidArgument(`invalid endpoint settings:\nno configured subnet contains IP address ${address}`);
+  }
+}
+
+/**
+ * Allocate an endpoint: name of the interface, addresses, MAC.
+ *
+ * @param usedInterfaces names that the sandbox has already
+ * @throws EngineError when an address is in use or none is left; nothing is held then
+ */
+export function planEndpoint(
+  request: proto.EndpointRequest,
+  network: NetworkRecord,
+  owner: EndpointOwner,
+  usedInterfaces: readonly string[],
+  allocations: Allocations,
+): EndpointRecord {
+  checkEndpointRequest(request, network);
+  const id = newId();
+  const endpoint: EndpointRecord = {
+    id,
+    networkId: network.id,
+    macAddress: '',
+    ipv4Address: '',
+    ipv4PrefixLength: 0,
+    gateway: '',
+    ipv6Address: '',
+    ipv6PrefixLength: 0,
+    ipv6Gateway: '',
+    aliases: request.aliases,
+    dnsNames: dnsNames(owner, request.aliases, network),
+    links: request.links,
+    driverOptions: request.driverOptions,
+    gatewayPriority: request.gatewayPriority,
+    interfaceName: '',
+    hostInterfaceName: '',
+  };
+  allocations.hold(network, id);
+  if (network.bridge === undefined) return endpoint;
+  try {
+    takeAddresses(endpoint, request, network, allocations);
+  } catch (error) {
+    allocations.release(endpoint);
+    throw error;
+  }
+  endpoint.macAddress = request.macAddress === '' ? macForAddress(endpoint.ipv4Address) : parseMac(request.macAddress);
+  endpoint.interfaceName = freeInterfaceName(network.bridge.interfacePrefix, usedInterfaces);
+  endpoint.hostInterfaceName = hostInterfaceName(id);
+  return endpoint;
+}
+
+/** Names under which others of a user-defined network find a container. */
+export function dnsNames(owner: EndpointOwner, aliases: readonly string[], network: NetworkRecord): string[] {
+  if (network.predefined) return [];
+  const names = [owner.containerName, ...aliases, owner.containerId.slice(0, 12), owner.hostname];
+  return [...new Set(names)].filter((name) => name !== '');
+}
+
+function takeAddresses(
+  endpoint: EndpointRecord,
+  request: proto.EndpointRequest,
+  network: NetworkRecord,
+  allocations: Allocations,
+): void {
+  const addresses = allocations.addressesOf(network);
+  const gatewayOf = (family: 4 | 6): string => {
+    if (network.internal) return '';
+    return network.ipam.pools.find(({ subnet }) => parseCidr(subnet)?.family === family)?.gateway ?? '';
+  };
+  if (network.enableIpv4) {
+    const { address, prefixLength } = addresses.take(4, request.ipv4Address);
+    endpoint.ipv4Address = address;
+    endpoint.ipv4PrefixLength = prefixLength;
+    endpoint.gateway = gatewayOf(4);
+  }
+  if (network.enableIpv6) {
+    const { address, prefixLength } = addresses.take(6, request.ipv6Address);
+    endpoint.ipv6Address = address;
+    endpoint.ipv6PrefixLength = prefixLength;
+    endpoint.ipv6Gateway = gatewayOf(6);
+  }
+}
+
+function freeInterfaceName(prefix: string, used: readonly string[]): string {
+  for (let index = 0; ; index++) {
+    const name = `${prefix}${index}`;
+    if (!used.includes(name)) return name;
+  }
+}
+
+function parseMac(mac: string): string {
+  const [first = 0] = macOrThrow(mac);
+  if ((first & 1) !== 0) throw invalidArgument(`invalid MAC address: ${mac}`);
+  return mac.replaceAll('-', ':').toLowerCase();
+}
+
+function macOrThrow(mac: string): Buffer {
+  try {
+    return macBytes(mac.replaceAll('-', ':'));
+  } catch (error) {
+    throw invalidArgument(`invalid MAC address: ${mac}`, { cause: error });
+  }
+}

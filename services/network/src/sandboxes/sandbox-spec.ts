@@ -1,0 +1,78 @@
+import { familyOf } from '@flotilla/netlink';
+import type {
+  AddressWithPrefix,
+  InterfaceSpec,
+  Publication,
+  SandboxSpec,
+  SandboxTraces,
+} from '../kernel/kernel-operations.js';
+import { addressesOfEndpoint } from '../networks/allocations.js';
+import type { PortTarget } from '../ports/host-ports.js';
+import type { EndpointRecord, NetworkRecord, PortRecord, SandboxRecord } from '../store/records.js';
+import { chooseGateway, choosePortTarget } from './gateway-choice.js';
+import type { Candidate } from './gateway-choice.js';
+
+type NetworkOf = (id: string) => NetworkRecord | undefined;
+
+/** Endpoints with their networks; an endpoint whose network is gone is left out. */
+export function candidatesOf({ endpoints }: SandboxRecord, networkOf: NetworkOf): Candidate[] {
+  return endpoints.flatMap((endpoint) => {
+    const network = networkOf(endpoint.networkId);
+    return network === undefined ? [] : [{ endpoint, network }];
+  });
+}
+
+/** The interface of an endpoint; undefined on networks that give none (host, none). */
+export function interfaceSpec(endpoint: EndpointRecord, network: NetworkRecord): InterfaceSpec | undefined {
+  const { bridge } = network;
+  if (bridge === undefined) return undefined;
+  return {
+    name: endpoint.interfaceName,
+    hostName: endpoint.hostInterfaceName,
+    mac: endpoint.macAddress,
+    mtu: bridge.mtu,
+    bridge: bridge.name,
+    isIsolated: !bridge.areNeighboursAllowed,
+    addresses: addressesWithPrefix(endpoint),
+  };
+}
+
+/** What the kernel should have for a sandbox; undefined for those in the engine's own namespace. */
+export function sandboxSpec(sandbox: SandboxRecord, networkOf: NetworkOf): SandboxSpec | undefined {
+  if (sandbox.isHostMode) return undefined;
+  const candidates = candidatesOf(sandbox, networkOf);
+  const gateway = chooseGateway(candidates);
+  return {
+    containerId: sandbox.containerId,
+    interfaces: candidates.flatMap(({ endpoint, network }) => interfaceSpec(endpoint, network) ?? []),
+    publications: publicationsOf(sandbox.ports, choosePortTarget(candidates)),
+    ...(gateway === undefined ? {} : { gateway }),
+    ...(sandbox.dnsPorts === undefined ? {} : { dns: sandbox.dnsPorts }),
+  };
+}
+
+export function sandboxTraces(sandbox: SandboxRecord, networkOf: NetworkOf): SandboxTraces {
+  return {
+    containerId: sandbox.containerId,
+    hostNames: sandbox.endpoints.map((endpoint) => endpoint.hostInterfaceName).filter((name) => name !== ''),
+    publications: publicationsOf(sandbox.ports, choosePortTarget(candidatesOf(sandbox, networkOf))),
+    addresses: sandbox.endpoints.flatMap(addressesOfEndpoint),
+  };
+}
+
+/** Elements of the firewall's port maps. What they cannot express (::1, one family to the other) is relayed. */
+export function publicationsOf(ports: readonly PortRecord[], target: PortTarget): Publication[] {
+  return ports.flatMap(({ protocol, hostIp, hostPort, containerPort }) => {
+    const targetAddress = familyOf(hostIp) === 6 ? target.ipv6 : target.ipv4;
+    if (targetAddress === undefined || hostIp === '::1') return [];
+    return [{ protocol, hostAddress: hostIp, hostPort, targetAddress, targetPort: containerPort }];
+  });
+}
+
+function addressesWithPrefix(endpoint: EndpointRecord): AddressWithPrefix[] {
+  const { ipv4Address, ipv4PrefixLength, ipv6Address, ipv6PrefixLength } = endpoint;
+  return [
+    ...(ipv4Address === '' ? [] : [{ address: ipv4Address, prefixLength: ipv4PrefixLength }]),
+    ...(ipv6Address === '' ? [] : [{ address: ipv6Address, prefixLength: ipv6PrefixLength }]),
+  ];
+}

@@ -1,0 +1,116 @@
+import { jsonCodec } from '@flotilla/store';
+import type { Batch, Collection, EngineEvent, Store } from '@flotilla/store';
+import type { NetworkRecord, SandboxRecord } from './records.js';
+
+export const networkSchemaVersion = 1;
+
+/** What changes together. */
+export interface NetworkChange {
+  putNetworks?: NetworkRecord[];
+  removeNetworks?: NetworkRecord[];
+  putSandboxes?: SandboxRecord[];
+  removeSandboxes?: SandboxRecord[];
+  events?: EngineEvent[];
+  /** Records the answer for a repeated request in the same batch. */
+  receipt?: Receipt;
+}
+
+/** Called with the batch of a change, to add the answer to a repeated request. */
+export type Receipt = (batch: Batch) => void;
+
+/** Networks whose shown state changed with a revision. */
+export interface NetworkNotice {
+  revision: bigint;
+  changed: string[];
+  removed: string[];
+}
+
+/** The service's records: durable in the store, all of them in memory for reading. */
+export class NetworkStore {
+  readonly #store: Store;
+  readonly #networkCollection: Collection<NetworkRecord>;
+  readonly #sandboxCollection: Collection<SandboxRecord>;
+  readonly #networks = new Map<string, NetworkRecord>();
+  readonly #sandboxes = new Map<string, SandboxRecord>();
+  readonly #listeners = new Set<(notice: NetworkNotice) => void>();
+  #revision: bigint;
+
+  private constructor(store: Store) {
+    this.#store = store;
+    this.#revision = store.revision;
+    this.#networkCollection = store.collection('networks', jsonCodec<NetworkRecord>());
+    this.#sandboxCollection = store.collection('sandboxes', jsonCodec<SandboxRecord>());
+  }
+
+  static async load(store: Store): Promise<NetworkStore> {
+    const loaded = new NetworkStore(store);
+    for (const [id, record] of await loaded.#networkCollection.all()) loaded.#networks.set(id, record);
+    for (const [id, record] of await loaded.#sandboxCollection.all()) loaded.#sandboxes.set(id, record);
+    return loaded;
+  }
+
+  /** Revision of what reading shows. */
+  get revision(): bigint {
+    return this.#revision;
+  }
+
+  network(id: string): NetworkRecord | undefined {
+    return this.#networks.get(id);
+  }
+
+  networks(): NetworkRecord[] {
+    return [...this.#networks.values()];
+  }
+
+  sandbox(containerId: string): SandboxRecord | undefined {
+    return this.#sandboxes.get(containerId);
+  }
+
+  sandboxes(): SandboxRecord[] {
+    return [...this.#sandboxes.values()];
+  }
+
+  /** Write a change in one durable batch; readers and listeners see it when it is durable. */
+  async commit(change: NetworkChange): Promise<bigint> {
+    const revision = await this.#store.commit((batch) => {
+      for (const network of change.putNetworks ?? []) batch.put(this.#networkCollection, network.id, network);
+      for (const network of change.removeNetworks ?? []) batch.delete(this.#networkCollection, network.id);
+      for (const sandbox of change.putSandboxes ?? []) batch.put(this.#sandboxCollection, sandbox.containerId, sandbox);
+      for (const sandbox of change.removeSandboxes ?? []) batch.delete(this.#sandboxCollection, sandbox.containerId);
+      for (const event of change.events ?? []) batch.emit(event);
+      change.receipt?.(batch);
+    });
+    this.#revision = revision;
+    const changed = new Set<string>();
+    const touch = (sandbox: SandboxRecord | undefined): void => {
+      for (const endpoint of sandbox?.endpoints ?? []) changed.add(endpoint.networkId);
+    };
+    for (const network of change.putNetworks ?? []) {
+      this.#networks.set(network.id, network);
+      changed.add(network.id);
+    }
+    for (const sandbox of change.putSandboxes ?? []) {
+      touch(this.#sandboxes.get(sandbox.containerId));
+      touch(sandbox);
+      this.#sandboxes.set(sandbox.containerId, sandbox);
+    }
+    for (const sandbox of change.removeSandboxes ?? []) {
+      touch(this.#sandboxes.get(sandbox.containerId));
+      this.#sandboxes.delete(sandbox.containerId);
+    }
+    const removed = (change.removeNetworks ?? []).map((network) => network.id);
+    for (const id of removed) {
+      this.#networks.delete(id);
+      changed.delete(id);
+    }
+    const notice = { revision, changed: [...changed], removed };
+    for (const listener of [...this.#listeners]) listener(notice);
+    return revision;
+  }
+
+  /** Called after every change, in the order of revisions. Returns what ends it. */
+  onChange(listener: (notice: NetworkNotice) => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+}
