@@ -1,3 +1,5 @@
+export { expectNoLeaks, snapshotKernelState } from './kernel-state.js';
+export type { KernelState, LeakScope } from './kernel-state.js';
 export { startNats } from './nats.js';
 export type { TestNats } from './nats.js';
 export { makeTempDir } from './temp-dir.js';
