@@ -11,13 +11,11 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { createHash } from 'node:crypto';
-import { basename, dirname, join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { bundleDir as target, root, sourceStamp, stampFile } from './sources.mjs';
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const target = join(root, 'dist/bundle');
 const version = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version;
 
 /** Folder name of each service that has a process, and its file. */
@@ -43,34 +41,6 @@ function entryPoints() {
   return entries;
 }
 
-/** Hash of everything a bundle is made of. */
-export function sourceStamp() {
-  const hash = createHash('sha256');
-  const add = (path) =>
-    hash
-      .update(path)
-      .update('\0')
-      .update(readFileSync(join(root, path)))
-      .update('\0');
-  for (const path of ['package-lock.json', 'scripts/bundle.mjs', 'scripts/generate.mjs']) add(path);
-  for (const room of ['packages', 'services', 'cli', 'proto']) {
-    for (const entry of readdirSync(join(root, room), { recursive: true, withFileTypes: true })) {
-      if (!entry.isFile() || !/\.(ts|json|proto|ya?ml)$/.test(entry.name) || entry.name.endsWith('.test.ts')) continue;
-      const path = join(entry.parentPath, entry.name);
-      if (/\/(node_modules|dist|generated|test|\.generated-[^/]*)\//.test(path)) continue;
-      add(path.slice(root.length + 1));
-    }
-  }
-  return hash.digest('hex');
-}
-
-const stampFile = join(target, 'stamp');
-
-/** Whether dist/bundle was made from the present sources. */
-export function isBundled() {
-  return existsSync(stampFile) && readFileSync(stampFile, 'utf8') === sourceStamp();
-}
-
 const options = {
   bundle: true,
   platform: 'node',
@@ -92,7 +62,7 @@ const options = {
 };
 
 /** Make dist/bundle; it is put in place whole. */
-export async function bundle() {
+async function bundle() {
   const stamp = sourceStamp();
   mkdirSync(join(root, 'dist'), { recursive: true });
   const fresh = mkdtempSync(join(root, 'dist/.bundle-'));

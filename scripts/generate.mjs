@@ -1,10 +1,9 @@
 // Generate the TypeScript stubs of packages/proto from proto/ (buf + ts-proto, no network).
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { protoStamp, root } from './sources.mjs';
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const target = join(root, 'packages/proto/src/generated');
 
 // Into a fresh directory first: whoever reads the old stubs meanwhile sees them whole.
@@ -15,6 +14,7 @@ try {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   viewBytes(fresh);
+  writeFileSync(join(fresh, '.stamp'), protoStamp());
   rmSync(target, { recursive: true, force: true });
   renameSync(fresh, target);
 } catch (error) {

@@ -1,138 +1,122 @@
-// What `npm start`, `npm test` and `npm run bench` need before anything else: the right Node, Debian packages, npm packages from the
-// lock file, generated stubs and bundles. Plain JavaScript with nothing but Node, because it runs before `npm ci`.
+// What `npm start` and `npm test` do before anything else: check the machine, install what is missing, build.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { isBundled, isGenerated, isInstalled, root } from './sources.mjs';
 
-export const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-
-/** Debian packages of the engine, each with a file that shows it is there. */
-export const ENGINE_PACKAGES = {
-  containerd: '/usr/bin/containerd-shim-runc-v2',
-  runc: '/usr/sbin/runc',
-  'nats-server': '/usr/sbin/nats-server',
-  nftables: '/usr/sbin/nft',
-  iproute2: '/usr/bin/ip',
-  isal: '/usr/bin/igzip',
-  zstd: '/usr/bin/zstd',
-  pigz: '/usr/bin/pigz',
-  tini: '/usr/bin/tini-static',
+// Debian package -> a program or file by which it is recognised.
+const enginePackages = {
+  containerd: 'containerd-shim-runc-v2',
+  runc: 'runc',
+  'nats-server': 'nats-server',
+  nftables: 'nft',
+  isal: 'igzip',
+  zstd: 'zstd',
+  pigz: 'pigz',
+  tini: 'tini-static',
   'ca-certificates': '/etc/ssl/certs/ca-certificates.crt',
   'golang-github-containers-common': '/usr/share/containers/seccomp.json',
+  iproute2: 'ip',
+};
+const testPackages = {
+  'docker-registry': 'docker-registry',
+  'busybox-static': 'busybox',
+  debootstrap: 'debootstrap',
+  curl: 'curl',
 };
 
-/** Packages that only tests need. */
-export const TEST_PACKAGES = {
-  'docker-registry': '/usr/bin/docker-registry',
-  'busybox-static': '/bin/busybox',
-  debootstrap: '/usr/sbin/debootstrap',
-  skopeo: '/usr/bin/skopeo',
-  curl: '/usr/bin/curl',
-  'util-linux': '/usr/bin/nsenter',
-  procps: '/usr/bin/pgrep',
-};
-
-const say = (text) => process.stderr.write(`flotilla: ${text}\n`);
-const fail = (text) => {
-  say(text);
+/** Stop with one sentence: what is wrong is not ours to mend. */
+export function refuse(sentence) {
+  console.error(`flotilla: ${sentence}`);
   process.exit(1);
-};
-
-function onPath(program) {
-  return (process.env.PATH ?? '')
-    .split(':')
-    .some((directory) => directory !== '' && existsSync(join(directory, program)));
 }
 
-/** End with one sentence where the engine cannot run. */
-export function checkMachine(packages) {
+/** Check Node, user and distribution, install Debian and npm packages, generate and bundle what is stale. */
+export function setUp({ forTests }) {
   const [major, minor] = process.versions.node.split('.').map(Number);
-  if (major < 20 || (major === 20 && minor < 19)) fail(`Node >= 20.19 is needed, this is ${process.versions.node}`);
-  if (process.platform !== 'linux' || process.getuid() !== 0) fail('it runs on Linux as root');
-  const missing = missingPackages(packages);
+  if (major < 20 || (major === 20 && minor < 19))
+    refuse(`Node.js 20.19 or newer is needed, this is ${process.versions.node}.`);
+  if (process.platform !== 'linux') refuse('the engine runs on Linux only.');
+  if (process.getuid() !== 0) refuse('the engine needs root; run this command as root.');
+  installDebianPackages(forTests ? { ...enginePackages, ...testPackages } : enginePackages);
+  if (forTests) provideDockerCli();
+  if (!isInstalled()) {
+    console.log('Installing npm packages from package-lock.json');
+    run('npm', ['ci', '--no-audit', '--no-fund']);
+  }
+  if (!isGenerated()) run(process.execPath, [join(root, 'scripts/generate.mjs')]);
+  if (!isBundled()) {
+    console.log('Building the engine');
+    run(process.execPath, [join(root, 'scripts/bundle.mjs')]);
+  }
+}
+
+export function run(command, args, options = {}) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: 'inherit', ...options });
+  if (error !== undefined) refuse(`${command} cannot be run: ${error.message}`);
+  if (status !== 0) refuse(`${[command, ...args].join(' ')} failed with exit code ${status}.`);
+}
+
+function installDebianPackages(packages) {
+  const missing = Object.keys(packages).filter((name) => !isPresent(packages[name]));
   if (missing.length === 0) return;
-  const release = existsSync('/etc/os-release') ? readFileSync('/etc/os-release', 'utf8') : '';
-  const debian = /^ID=debian$/m.test(release) && /^VERSION_ID="?1[23]"?$/m.test(release);
-  if (!debian) fail(`this is not Debian 12 or 13: please install ${missing.join(', ')} and start again`);
-  install(missing);
+  if (!isSupportedDebian()) {
+    refuse(
+      `this is not Debian 12 or 13, so nothing was installed; install what provides ` +
+        `${missing.map((name) => `${name} (${packages[name]})`).join(', ')} and try again.`,
+    );
+  }
+  console.log(`Installing Debian packages: ${missing.join(' ')}`);
+  aptInstall(missing);
 }
 
-function missingPackages(packages) {
-  return Object.entries(packages)
-    .filter(([, file]) => !existsSync(file))
-    .map(([name]) => name);
-}
-
-function install(names) {
-  say(`installing Debian packages: ${names.join(' ')}`);
+function aptInstall(packages) {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-  const apt = (args) => spawnSync('apt-get', args, { stdio: ['ignore', 'ignore', 'inherit'], env }).status === 0;
-  const command = ['install', '-y', '-qq', '--no-install-recommends', ...names];
-  if (apt(['update', '-qq']) && apt(command)) return;
-  fail(`apt-get could not install ${names.join(' ')}`);
+  const install = ['install', '-y', '--no-install-recommends', ...packages];
+  const options = { stdio: ['ignore', 'ignore', 'inherit'], env };
+  // The package lists of a new machine are empty or old.
+  if (spawnSync('apt-get', ['-qq', ...install], { ...options, stdio: 'ignore' }).status === 0) return;
+  run('apt-get', ['-qq', 'update'], options);
+  run('apt-get', ['-qq', ...install], options);
 }
 
-/** A docker CLI for the tests when the machine has none. */
-export function ensureDockerCli() {
-  if (onPath('docker')) return;
-  say('unpacking the docker CLI of Debian (docker.io; its daemon is not installed)');
-  const directory = join(root, '.cache/docker-cli');
-  mkdirSync(directory, { recursive: true });
-  execFileSync('apt-get', ['download', 'docker.io'], { cwd: directory, stdio: ['ignore', 'ignore', 'inherit'] });
-  const archive = readdirSync(directory).find((name) => name.endsWith('.deb'));
-  execFileSync('dpkg-deb', ['-x', join(directory, archive), directory]);
-  process.env.PATH = `${process.env.PATH}:${join(directory, 'usr/bin')}`;
+function isSupportedDebian() {
+  if (!existsSync('/etc/os-release')) return false;
+  const text = readFileSync('/etc/os-release', 'utf8');
+  return /^ID="?debian"?$/m.test(text) && /^VERSION_ID="?1[23]"?$/m.test(text);
 }
 
-function hashOf(paths) {
-  const hash = createHash('sha256');
-  const visit = (path) => {
-    if (!existsSync(path)) return;
-    if (statSync(path).isDirectory()) {
-      for (const name of readdirSync(path).sort()) {
-        if (!['node_modules', 'dist', 'generated', '.cache'].includes(name)) visit(join(path, name));
-      }
-      return;
+function isPresent(fileOrProgram) {
+  if (fileOrProgram.startsWith('/')) return existsSync(fileOrProgram);
+  const path = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin'];
+  return path.some((dir) => {
+    try {
+      accessSync(join(dir, fileOrProgram), constants.X_OK);
+      return true;
+    } catch {
+      return false;
     }
-    hash.update(path).update(readFileSync(path));
-  };
-  for (const path of paths) visit(join(root, path));
-  return hash.digest('hex');
-}
-
-/** Run a step unless its inputs are those of its last run. */
-function unlessUnchanged(name, inputs, outputs, step) {
-  const stamp = join(root, '.cache', `${name}.stamp`);
-  const now = hashOf(inputs);
-  const fresh =
-    existsSync(stamp) && readFileSync(stamp, 'utf8') === now && outputs.every((path) => existsSync(join(root, path)));
-  if (fresh) return;
-  step();
-  mkdirSync(dirname(stamp), { recursive: true });
-  writeFileSync(stamp, now);
-}
-
-const node = (script) =>
-  execFileSync(process.execPath, [join(root, 'scripts', script)], { cwd: root, stdio: 'inherit' });
-
-/** npm packages, stubs, bundles: each only when stale. */
-export async function build() {
-  unlessUnchanged('npm', ['package-lock.json'], ['node_modules/esbuild'], () => {
-    say('installing npm packages from the lock file');
-    const { status } = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {
-      cwd: root,
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
-    if (status !== 0) fail('npm ci failed');
   });
-  unlessUnchanged(
-    'generate',
-    ['proto', 'scripts/generate.mjs', 'package-lock.json'],
-    ['packages/proto/src/generated'],
-    () => node('generate.mjs'),
-  );
-  const { bundle, isBundled } = await import('./bundle.mjs'); // needs esbuild: not before npm ci
-  if (!isBundled()) await bundle();
+}
+
+/** A docker CLI for the tests: the one on PATH, else Debian's, unpacked aside so that no dockerd comes with it. */
+function provideDockerCli() {
+  if (isPresent('docker')) return;
+  const cache = join(root, '.cache/docker-cli');
+  const bin = join(cache, 'usr/bin');
+  if (!existsSync(join(bin, 'docker'))) {
+    console.log('Fetching the docker CLI from Debian (docker-cli, or docker.io on Debian 12)');
+    mkdirSync(cache, { recursive: true });
+    const download = (name) =>
+      spawnSync('apt-get', ['-qq', 'download', name], { cwd: cache, stdio: 'ignore' }).status === 0;
+    if (!download('docker-cli') && !download('docker.io')) {
+      run('apt-get', ['-qq', 'update'], { stdio: ['ignore', 'ignore', 'inherit'] });
+      if (!download('docker-cli') && !download('docker.io')) refuse('no docker CLI can be fetched from Debian.');
+    }
+    for (const name of readdirSync(cache).filter((each) => each.endsWith('.deb'))) {
+      execFileSync('dpkg-deb', ['-x', join(cache, name), cache]);
+    }
+    if (!existsSync(join(bin, 'docker'))) refuse('the package fetched from Debian holds no docker CLI.');
+  }
+  process.env.PATH = `${bin}${delimiter}${process.env.PATH}`;
 }
