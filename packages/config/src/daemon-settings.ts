@@ -36,7 +36,7 @@ export interface DaemonSettings {
 export function readDaemonSettings(flags: DaemonFlags): DaemonSettings {
   const path = flags.configFile ?? defaultConfigFile;
   const text = readOptional(path, flags.configFile !== undefined);
-  const file = text === undefined ? {} : parseJsonObject(text, path);
+  const file = text === undefined || text.trim() === '' ? {} : parseJsonObject(text, path);
   const notices: string[] = [];
   const given = parse(
     daemonSchema,

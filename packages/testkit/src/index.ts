@@ -28,3 +28,7 @@ export { createNetworkNamespace } from './network-namespace.js';
 export type { NetworkNamespace } from './network-namespace.js';
 export { startRegistry } from './registry.js';
 export type { Registry, RegistryOptions } from './registry.js';
+export { startEngine, unmountBelow } from './engine.js';
+export type { EngineOptions, EngineProcess, EngineUnderTest } from './engine.js';
+export { expectNoOpenConnections, serviceConfigFor, startService } from './service.js';
+export type { ServiceOptions, ServiceUnderTest } from './service.js';
