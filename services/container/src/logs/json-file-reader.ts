@@ -192,11 +192,10 @@ class JsonFileReading {
     // Whoever aborts touches the log too.
     await log.changed();
     clearTimeout(timer);
-    if (this.#signal.aborted) return false;
     if (until !== undefined && BigInt(Date.now()) * 1_000_000n > until) return false;
     // What is read in one turn of the loop makes one batch.
     await nextTurn();
-    return true;
+    return !isAborted(this.#signal);
   }
 
   /** Look for files newer than the newest that is open. */
@@ -225,6 +224,10 @@ class JsonFileReading {
     if (place === undefined && tail !== undefined) return { ...findTail(files, tail), after: undefined };
     return { place: { inode: '0', offset: 0, time: '' }, skippedFiles: 0, after: undefined };
   }
+}
+
+function isAborted(signal: AbortSignal): boolean {
+  return signal.aborted;
 }
 
 /** Where the last `count` lines begin. */

@@ -154,7 +154,7 @@ export class OutputPump {
       bytes.set(this.#batch.subarray(0, length));
       this.#context.post({ type: 'output', sink: this.#sink, bytes }, [bytes.buffer]);
     } else {
-      const buffer = this.#batch.buffer as ArrayBuffer;
+      const buffer = this.#batch.buffer;
       this.#batch = Buffer.alloc(0);
       this.#context.post({ type: 'output', sink: this.#sink, bytes: new Uint8Array(buffer, 0, length) }, [buffer]);
     }
@@ -182,7 +182,7 @@ export class OutputPump {
   #end(): void {
     this.#flush();
     this.#endStreams();
-    this.#closeLog(true);
+    if (this.#logPath !== '') this.#context.live.touch(this.#logPath);
     this.#context.post({ type: 'ended', sink: this.#sink });
   }
 

@@ -54,6 +54,8 @@ export interface TaskExit {
   /** 128 + n for a process that died of signal n. */
   readonly exitCode: number;
   readonly exitedAt: Date;
+  /** The same, in nanoseconds since the epoch. */
+  readonly exitedAtNs: bigint;
   readonly oomKilled: boolean;
 }
 
@@ -88,6 +90,8 @@ export interface RuntimeTask {
   readonly id: string;
   /** The first process, in the host's pid namespace. */
   readonly pid: number;
+  /** When this object was made; `created`: `start` was not called yet. */
+  readonly stateAtFirst: 'created' | 'running' | 'paused' | 'stopped';
   /** To be kept for `reattach`. */
   readonly shimAddress: string;
   readonly streams: ContainerStreams;
@@ -165,7 +169,9 @@ export interface AttachSession {
     /** The client's input ended: with `stdinOnce` and no terminal the container's ends too, otherwise the session does. */
     end(): void;
   };
-  /** How the output ended. */
+  /** Settles when the attachment has begun: from then on no output is missed. Waits for the run when there is none yet. */
+  readonly ready: Promise<void>;
+  /** How the output ended; before the last of it was read. */
   readonly ended: Promise<'exited' | 'detached'>;
   detach(): void;
 }

@@ -1,0 +1,39 @@
+import { type Run, Session } from './attach-session.js';
+import type { AttachOptions, AttachSession, ContainerStreams, StreamOptions } from './runtime.js';
+
+/** The sessions of one container or exec, over all its runs. */
+export class Streams implements ContainerStreams {
+  readonly #options: StreamOptions;
+  readonly #sessions = new Set<Session>();
+  #run: Run | undefined;
+
+  constructor(options: StreamOptions) {
+    this.#options = options;
+  }
+
+  attach(options: AttachOptions): AttachSession {
+    const session = new Session(options, this.#options, (ended) => this.#sessions.delete(ended));
+    if (session.isOver) return session;
+    this.#sessions.add(session);
+    if (this.#run !== undefined) session.begin(this.#run);
+    return session;
+  }
+
+  /** A run is about to start: waiting sessions join it. */
+  begin(run: Run): void {
+    this.#run = run;
+    for (const session of [...this.#sessions]) session.begin(run);
+  }
+
+  /** The run's output is delivered, or it never came up. */
+  end(): void {
+    this.#run = undefined;
+    for (const session of [...this.#sessions]) session.runEnded('exited');
+  }
+
+  /** The container is removed, or this process lets go of it. */
+  detachAll(): void {
+    this.#run = undefined;
+    for (const session of [...this.#sessions]) session.detach();
+  }
+}

@@ -1,0 +1,261 @@
+import { join } from 'node:path';
+import type { Logger } from '@flotilla/log';
+import { shim } from '@flotilla/proto';
+import type { LogReader, LogSinkConfig } from '../logs/log-config.js';
+import { LogWorker, type OutputSink } from '../logs/log-worker.js';
+import { Streams } from './container-streams.js';
+import { OomCounter } from './oom-counter.js';
+import { runtimeFailure } from './runtime-errors.js';
+import type {
+  ContainerStreams,
+  CreateTask,
+  ReattachTask,
+  Runtime,
+  RuntimeTask,
+  StreamOptions,
+  TaskGone,
+} from './runtime.js';
+import { ShimClient, type TaskState } from './shim-client.js';
+import { serveShimEvents } from './shim-events.js';
+import { type ShimProgram, deleteDeadShim, moveShimToCgroup, startShim } from './shim-process.js';
+import { ShimTask } from './shim-task.js';
+import { StdinWriter } from './stdin-writer.js';
+import { TaskFifos } from './task-fifos.js';
+import { TtrpcError } from './ttrpc-client.js';
+import type { TtrpcServer } from './ttrpc-server.js';
+
+export interface ShimRuntimeOptions {
+  /** The engine's own; short enough for a socket in it. */
+  readonly execRoot: string;
+  /** Absent: /usr/bin/containerd-shim-runc-v2. */
+  readonly shimPath?: string;
+  readonly log: Logger;
+  /** The process is of no use any more and should be started again; containers are not touched. */
+  readonly onFatal: (error: Error) => void;
+}
+
+const DEFAULT_SHIM = '/usr/bin/containerd-shim-runc-v2';
+
+/** Drives one containerd-shim-runc-v2 for each container over ttrpc, without containerd. */
+export class ShimRuntime implements Runtime {
+  readonly #program: ShimProgram;
+  readonly #log: Logger;
+  readonly #logWorker: LogWorker;
+  readonly #streams = new Map<string, Streams>();
+  readonly #tasks = new Map<string, ShimTask>();
+  readonly #oomListeners = new Set<(id: string) => void>();
+  #events: TtrpcServer | undefined;
+
+  private constructor(options: ShimRuntimeOptions) {
+    const { execRoot, shimPath = DEFAULT_SHIM, log, onFatal } = options;
+    this.#program = { path: shimPath, execRoot, eventsPath: join(execRoot, 'shim-events.sock') };
+    this.#log = log;
+    this.#logWorker = new LogWorker(log, onFatal);
+  }
+
+  static async open(options: ShimRuntimeOptions): Promise<ShimRuntime> {
+    const runtime = new ShimRuntime(options);
+    runtime.#events = await serveShimEvents(runtime.#program.eventsPath, (id) => {
+      runtime.#tasks.get(id)?.markOom();
+      for (const listener of runtime.#oomListeners) listener(id);
+    });
+    return runtime;
+  }
+
+  async create(input: CreateTask): Promise<RuntimeTask> {
+    const { id, bundle } = input;
+    const streams = this.#streamsOf(input);
+    let fifos: TaskFifos | undefined;
+    let sink: OutputSink | undefined;
+    let stdin: StdinWriter | undefined;
+    let client: ShimClient | undefined;
+    let shimStarts = false;
+    try {
+      fifos = TaskFifos.make(bundle, '', input.terminal, input.openStdin);
+      const output = fifos.openOutput();
+      const heldFds = [output.stdoutFd, ...(output.stderrFd === undefined ? [] : [output.stderrFd])];
+      shimStarts = true;
+      const starting = startShim(this.#program, id, bundle, heldFds);
+      // The sink closes the descriptors when it ends; the shim has its own by now.
+      const [shimAddress, opened] = await settled([
+        starting,
+        this.#logWorker
+          .openSink({ log: input.log, resume: false, terminal: input.terminal, ...output })
+          .then((made) => (sink = made)),
+      ]);
+      if (input.shimCgroup !== undefined) this.#moveShim(bundle, input.shimCgroup);
+      const connected = (client = await ShimClient.connect(shimAddress, id));
+      if (input.openStdin) stdin = new StdinWriter(fifos.io.stdin, () => connected.closeStdin());
+      const pid = await client.create(bundle, fifos.io, {
+        binaryName: input.runtimeBinary,
+        root: join(this.#program.execRoot, 'runc'),
+        systemdCgroup: input.systemdCgroup ?? false,
+      });
+      return this.#task(input, {
+        pid,
+        shimAddress,
+        stateAtFirst: 'created',
+        client,
+        fifos,
+        sink: opened,
+        stdin,
+        streams,
+      });
+    } catch (error) {
+      stdin?.destroy();
+      await sink?.close(true);
+      // Without Shutdown a shim whose Create failed stays for ever.
+      if (client === undefined && shimStarts) await this.#removeLeftovers(id, bundle);
+      else await client?.shutdown().catch(() => this.#removeLeftovers(id, bundle));
+      fifos?.remove();
+      streams.end();
+      throw runtimeFailure(error);
+    }
+  }
+
+  async reattach(input: ReattachTask): Promise<RuntimeTask | TaskGone> {
+    const { id, bundle, shimAddress } = input;
+    let client: ShimClient | undefined;
+    let state: TaskState;
+    try {
+      client = await ShimClient.connect(shimAddress, id);
+      state = await client.state();
+    } catch (error) {
+      if (error instanceof TtrpcError) await client?.shutdown().catch(() => undefined);
+      client?.close();
+      await this.cleanup(id, bundle);
+      return { gone: true };
+    }
+    const fifos = TaskFifos.existing(bundle, '', input.terminal);
+    const connected = client;
+    try {
+      const sink = await this.#logWorker.openSink({
+        log: input.log,
+        resume: true,
+        terminal: input.terminal,
+        ...fifos.openOutput(),
+      });
+      const stdin = fifos.io.stdin === '' ? undefined : new StdinWriter(fifos.io.stdin, () => connected.closeStdin());
+      return this.#task(input, {
+        pid: state.pid,
+        shimAddress,
+        stateAtFirst: stateName(state.status),
+        client,
+        fifos,
+        sink,
+        stdin,
+        streams: this.#streamsOf({ ...input, openStdin: fifos.io.stdin !== '' }),
+      });
+    } catch (error) {
+      client.close();
+      throw error;
+    }
+  }
+
+  async cleanup(id: string, bundle: string): Promise<void> {
+    await this.#removeLeftovers(id, bundle);
+    for (const terminal of [true, false]) TaskFifos.existing(bundle, '', terminal).remove();
+  }
+
+  streams(id: string, options: StreamOptions): ContainerStreams {
+    return this.#streamsOf({ id, ...options });
+  }
+
+  forgetStreams(id: string): void {
+    this.#streams.get(id)?.detachAll();
+    this.#streams.delete(id);
+  }
+
+  openLogReader(config: LogSinkConfig): LogReader {
+    return this.#logWorker.openReader(config);
+  }
+
+  onOom(listener: (id: string) => void): () => void {
+    this.#oomListeners.add(listener);
+    return () => this.#oomListeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#tasks.values()].map((task) => task.release()));
+    for (const streams of this.#streams.values()) streams.detachAll();
+    await this.#logWorker.close();
+    await this.#events?.close();
+  }
+
+  #task(
+    input: CreateTask | ReattachTask,
+    parts: {
+      pid: number;
+      shimAddress: string;
+      stateAtFirst: RuntimeTask['stateAtFirst'];
+      client: ShimClient;
+      fifos: TaskFifos;
+      sink: OutputSink;
+      stdin: StdinWriter | undefined;
+      streams: Streams;
+    },
+  ): ShimTask {
+    const { id, bundle, terminal, log } = input;
+    const task = new ShimTask({
+      ...parts,
+      id,
+      bundle,
+      terminal,
+      log,
+      oom: new OomCounter(parts.pid),
+      logWorker: this.#logWorker,
+      cleanup: () => this.#removeLeftovers(id, bundle),
+      forget: () => {
+        if (this.#tasks.get(id) === task) this.#tasks.delete(id);
+      },
+    });
+    this.#tasks.set(id, task);
+    return task;
+  }
+
+  #streamsOf(options: { id: string; terminal: boolean; openStdin?: boolean; stdinOnce?: boolean }): Streams {
+    const { id, terminal, openStdin = false, stdinOnce = false } = options;
+    let streams = this.#streams.get(id);
+    if (streams === undefined) this.#streams.set(id, (streams = new Streams({ terminal, openStdin, stdinOnce })));
+    return streams;
+  }
+
+  async #removeLeftovers(id: string, bundle: string): Promise<void> {
+    try {
+      await deleteDeadShim(this.#program, id, bundle);
+    } catch (error) {
+      // Nothing of it may have existed.
+      this.#log.debug({ err: error, containerId: id }, 'removing the leftovers of a container failed');
+    }
+  }
+
+  #moveShim(bundle: string, cgroup: string): void {
+    try {
+      moveShimToCgroup(bundle, cgroup);
+    } catch (error) {
+      this.#log.warn({ err: error, cgroup }, 'shim stays in the cgroup of this service');
+    }
+  }
+}
+
+function stateName(status: shim.TaskStatus): RuntimeTask['stateAtFirst'] {
+  switch (status) {
+    case shim.TaskStatus.CREATED:
+      return 'created';
+    case shim.TaskStatus.STOPPED:
+      return 'stopped';
+    case shim.TaskStatus.PAUSED:
+    case shim.TaskStatus.PAUSING:
+      return 'paused';
+    default:
+      return 'running';
+  }
+}
+
+/** Like Promise.all, but a failure is thrown only when all have settled: what the others made can be undone then. */
+async function settled<T extends readonly Promise<unknown>[]>(
+  promises: readonly [...T],
+): Promise<{ -readonly [Index in keyof T]: Awaited<T[Index]> }> {
+  await Promise.allSettled(promises);
+  return await Promise.all(promises);
+}
