@@ -220,13 +220,5 @@ export class Recovery implements AsyncDisposable {
 async function markOfEngineStart(): Promise<string> {
   const boot = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '');
   const launcher = process.ppid;
-  return `${boot.trim()} ${launcher} ${String(startTimeOf(launcher))}`;
-}
-
-function startTimeOf(pid: number): string {
-  try {
-    return processStartTime(pid);
-  } catch {
-    return '';
-  }
+  return `${boot.trim()} ${launcher} ${processStartTime(launcher) ?? 0}`;
 }
