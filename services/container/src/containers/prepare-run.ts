@@ -41,7 +41,10 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
   const { container } = record;
   const bundle = bundleDir(context.settings, container.id);
   // The directory is the mark by which a crash is recognised: a bundle whose container does not run is released.
-  await mkdir(bundle, { recursive: true, mode: 0o711 });
+  await Promise.all([
+    mkdir(bundle, { recursive: true, mode: 0o711 }),
+    mkdir(containerDir(context.settings, container.id), { recursive: true, mode: 0o710 }),
+  ]);
   const [sandbox, opened, mounts] = await settleAll(
     prepareSandbox(context, record),
     context.rootfs.open({

@@ -1,4 +1,4 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 /** One line of /etc/hosts. */
@@ -45,13 +45,12 @@ function renderLine({ address, names }: HostsLine): string {
 
 /**
  * Write the three files, in place: a running container has them bind-mounted, so that a new inode would not be seen.
- * They are remade at every start, hence not synced.
+ * They are remade at every start, hence not synced. The directory exists.
  */
 export async function writeEtcFiles(
   directory: string,
   content: { hosts: string; hostname: string; resolvConf: string },
 ): Promise<EtcFiles> {
-  await mkdir(directory, { recursive: true, mode: 0o710 });
   const files = etcFilesIn(directory);
   await Promise.all([
     writeFile(files.hosts, content.hosts, { mode: 0o644 }),
