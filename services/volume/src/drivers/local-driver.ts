@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, opendir, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { conflict, internal, messageOf } from '@flotilla/errors';
@@ -92,7 +93,7 @@ export class LocalDriver implements VolumeDriver {
     const path = this.pathOf(record.name);
     if (mount === undefined) {
       // Somebody deleted the directory by hand: containers start with an empty one, as with dockerd.
-      await this.create(record.name, record.options);
+      if (!existsSync(path)) await this.create(record.name, record.options);
     } else if (!isMountPoint(path)) {
       await this.create(record.name, record.options);
       await mountVolume(path, mount);
