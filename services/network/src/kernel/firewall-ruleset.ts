@@ -2,7 +2,7 @@
 export const firewallSets = {
   bridges: 'bridges',
   internal: 'internal',
-  masquerade: 'masquerade',
+  masqueraded: 'masqueraded',
   neighbours: 'neighbours',
   hairpin: 'hairpin',
   published4: 'published4',
@@ -29,7 +29,7 @@ export function firewallRuleset(table: string): string {
 table inet ${table} {
   set bridges { type ifname; }
   set internal { type ifname; }
-  set masquerade { type ifname; }
+  set masqueraded { type ifname; }
   set neighbours { type ifname . ifname; }
   set hairpin { type ifname . ifname; }
   map published4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -65,7 +65,7 @@ table inet ${table} {
   chain nat_postrouting {
     oifname @bridges ct status dnat fib saddr type local masquerade
     meta iifname . meta oifname @hairpin ct status dnat masquerade
-    iifname @masquerade oifname != @bridges masquerade
+    iifname @masqueraded oifname != @bridges masquerade
   }
   chain forward {
     jump user

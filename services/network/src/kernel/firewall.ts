@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import {
   NF_INET_FORWARD,
   Nftables,
@@ -41,14 +41,13 @@ export class Firewall {
 
   /** Load the ruleset; elements that an earlier run of the engine left in the sets stay until `synchronize`. */
   load(): void {
-    try {
-      execFileSync('nft', ['-f', '-'], {
-        input: firewallRuleset(this.#table.name),
-        stdio: ['pipe', 'pipe', 'pipe'],
-        env: { ...process.env, PATH: searchPath },
-      });
-    } catch (error) {
-      throw internal(`cannot load the firewall table ${this.#table.name} with nft`, { cause: error });
+    const { status, stderr, error } = spawnSync('nft', ['-f', '-'], {
+      input: firewallRuleset(this.#table.name),
+      encoding: 'utf8',
+      env: { ...process.env, PATH: searchPath },
+    });
+    if (status !== 0) {
+      throw internal(`cannot load the firewall table ${this.#table.name}: nft: ${error?.message ?? stderr.trim()}`);
     }
     this.#ruleCount = this.#countOwnRules();
     this.#verified = undefined;
@@ -176,7 +175,7 @@ export class Firewall {
       add(firewallSets.bridges, { key });
       add(firewallSets.hairpin, { key: pair });
       if (bridge.isInternal) add(firewallSets.internal, { key });
-      if (bridge.isMasquerading) add(firewallSets.masquerade, { key });
+      if (bridge.isMasquerading) add(firewallSets.masqueraded, { key });
       if (bridge.areNeighboursAllowed) add(firewallSets.neighbours, { key: pair });
     }
     for (const publication of this.#publications.values()) add(...publicationElement(publication));

@@ -1,0 +1,67 @@
+import { execFileSync, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+
+/** A namespace as nsenter finds it: a file. */
+export type Where = string;
+
+const answerScript = `
+const [kind, address, port, text] = process.argv.slice(1);
+if (kind === 'tcp') require('net').createServer((s) => s.on('error', () => {}).end(text + ' ' + s.remoteAddress)).listen({ host: address, port: Number(port) }, () => console.log('ready'));
+else { const u = require('dgram').createSocket(address.includes(':') ? 'udp6' : 'udp4'); u.on('message', (m, r) => u.send(text + ' ' + r.address, r.port, r.address)); u.bind(Number(port), address, () => console.log('ready')); }
+`;
+
+const askScript = `
+const [kind, address, port] = process.argv.slice(1);
+const done = (text) => { process.stdout.write(text); process.exit(0); };
+setTimeout(() => done('TIMEOUT'), Number(process.argv[4] ?? 1500));
+if (kind === 'tcp') { let all = ''; const s = require('net').connect(Number(port), address); s.on('data', (d) => (all += d)).on('end', () => done(all)).on('error', (e) => done(e.code)); }
+else { const u = require('dgram').createSocket(address.includes(':') ? 'udp6' : 'udp4'); u.on('message', (m) => done(String(m))); u.on('error', (e) => done(e.code)); u.send('?', Number(port), address); }
+`;
+
+/** A server in a namespace that answers everything with \`text\` and the asker's address. */
+export async function answering(
+  where: Where,
+  kind: 'tcp' | 'udp',
+  address: string,
+  port: number,
+  text: string,
+): Promise<ChildProcess> {
+  const child = spawn(
+    'nsenter',
+    [`--net=${where}`, '--', process.execPath, '-e', answerScript, kind, address, String(port), text],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  await once(child.stdout, 'data');
+  return child;
+}
+
+/** What is answered at an address: the server's text, an error code, or TIMEOUT. */
+export function ask(where: Where, kind: 'tcp' | 'udp', address: string, port: number, timeoutMs = 1500): string {
+  return execFileSync(
+    'nsenter',
+    [`--net=${where}`, '--', process.execPath, '-e', askScript, kind, address, String(port), String(timeoutMs)],
+    {
+      encoding: 'utf8',
+    },
+  );
+}
+
+const resolveScript = `
+const { Resolver } = require('dns').promises;
+const r = new Resolver({ timeout: 1500, tries: 1 });
+r.setServers(['127.0.0.11']);
+const [name, type] = process.argv.slice(1);
+r.resolve(name, type).then((a) => process.stdout.write(JSON.stringify(a)), (e) => process.stdout.write(JSON.stringify(e.code)));
+`;
+
+/** Ask 127.0.0.11 of a namespace: addresses, or an error code as text. */
+export function resolve(where: Where, name: string, type = 'A'): unknown {
+  return JSON.parse(
+    execFileSync('nsenter', [`--net=${where}`, '--', process.execPath, '-e', resolveScript, name, type], {
+      encoding: 'utf8',
+    }),
+  );
+}
