@@ -1,5 +1,6 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import type { Health } from './health-watch.js';
 import type { ProcessIdentity } from './process-identity.js';
 
 /** One process of the engine as the launcher knows it. */
@@ -9,6 +10,8 @@ export interface ProcessState {
   readonly process: ProcessIdentity | undefined;
   readonly address: string;
   readonly restarts: number;
+  /** What the launcher saw last; services are asked anew. */
+  readonly health: Health;
 }
 
 /** What the launcher writes down for `flotilla status` and for the launcher after it. */

@@ -28,7 +28,8 @@ export type HealthClient = ReturnType<typeof healthClient>;
 export const healthClient = (address: string, log: Logger) => connect(rpcHealth.HealthService, address, { log });
 
 export interface HealthWatchOptions {
-  readonly client: HealthClient;
+  /** Asks once; answers within a few seconds. */
+  readonly check: () => Promise<Health>;
   /** Number of the process that answers; undefined while it is down. */
   readonly pid: () => number | undefined;
   /** Called when a living process has answered nothing for too long. */
@@ -37,8 +38,8 @@ export interface HealthWatchOptions {
   readonly signal: AbortSignal;
 }
 
-/** Ask a service until the signal fires: often until it serves, then every 2.5 s. */
-export async function watchHealth({ client, pid, onSilent, onChange, signal }: HealthWatchOptions): Promise<void> {
+/** Ask a process until the signal fires: often until it serves, then every 2.5 s. */
+export async function watchHealth({ check, pid, onSilent, onChange, signal }: HealthWatchOptions): Promise<void> {
   let health: Health = 'UNREACHABLE';
   let watched = pid();
   let hasAnswered = false;
@@ -53,7 +54,7 @@ export async function watchHealth({ client, pid, onSilent, onChange, signal }: H
       lastAnswerAt = performance.now();
       unanswered = 0;
     }
-    const now = askedOf === undefined ? 'UNREACHABLE' : await checkHealth(client);
+    const now = askedOf === undefined ? 'UNREACHABLE' : await check();
     if (now === 'UNREACHABLE') unanswered += 1;
     else {
       hasAnswered = true;

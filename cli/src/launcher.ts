@@ -12,9 +12,9 @@ import { lockDirectory } from './engine-lock.js';
 import { mountSharedDirectories, sharedDirectories, unmountSharedDirectories } from './engine-mounts.js';
 import { dataRecordPath, readState, removeState, statePath, writePrivateFile, writeState } from './engine-state.js';
 import type { ProcessState } from './engine-state.js';
-import { healthClient, watchHealth } from './health-watch.js';
+import { checkHealth, healthClient, watchHealth } from './health-watch.js';
 import type { Health } from './health-watch.js';
-import { startNatsServer } from './nats-server.js';
+import { answersTcp, startNatsServer } from './nats-server.js';
 import { identify, waitForEnd } from './process-identity.js';
 import type { ProcessIdentity } from './process-identity.js';
 import { startOrder, stopOrder } from './start-order.js';
@@ -95,7 +95,7 @@ class Engine {
   readonly #engineId: string;
   readonly #services: readonly ServiceName[];
   readonly #processes = new Map<string, KeptProcess>();
-  readonly #health = new Map<ServiceName, Health>();
+  readonly #health = new Map<string, Health>();
   readonly #watching = new AbortController();
   readonly #background: Promise<void>[] = [];
   #natsUrl = '';
@@ -147,6 +147,8 @@ class Engine {
     const nats = await startNatsServer({ ...settings, log, onChange: () => this.#record() });
     this.#processes.set('nats-server', nats.process);
     this.#natsUrl = nats.settings.url;
+    const { url } = nats.settings;
+    this.#watch(nats.process, async () => ((await answersTcp(url)) ? 'SERVING' : 'UNREACHABLE'));
     return nats.settings;
   }
 
@@ -165,21 +167,31 @@ class Engine {
     this.#processes.set(service, kept);
     kept.start();
     const client = healthClient(serviceAddress(settings, service), log);
+    this.#watch(
+      kept,
+      () => checkHealth(client),
+      () => client.close(),
+    );
+  }
+
+  #watch(kept: KeptProcess, check: () => Promise<Health>, close: () => void = () => undefined): void {
+    const { log } = this.#options;
     const watching = watchHealth({
-      client,
+      check,
       pid: () => kept.identity?.pid,
       onSilent: () => {
-        log.error({ process: service, pid: kept.identity?.pid }, 'service answers no health check, killing it');
+        log.error({ process: kept.name, pid: kept.identity?.pid }, 'process answers no health check, killing it');
         kept.kill();
       },
       onChange: (health) => {
-        log.debug({ process: service, health }, 'health changed');
-        this.#health.set(service, health);
+        log.debug({ process: kept.name, health }, 'health changed');
+        this.#health.set(kept.name, health);
+        this.#record();
         if (this.#services.every((name) => this.#health.get(name) === 'SERVING')) this.#setReady();
       },
       signal: this.#watching.signal,
     });
-    this.#background.push(watching.finally(() => client.close()));
+    this.#background.push(watching.finally(close));
   }
 
   /** Make the stream of all events. Until then they wait in the outboxes. */
@@ -216,6 +228,7 @@ class Engine {
         process: kept.identity,
         address: kept.name === 'nats-server' ? this.#natsUrl : serviceAddress(settings, kept.name as ServiceName),
         restarts: kept.restarts,
+        health: this.#health.get(kept.name) ?? 'UNREACHABLE',
       })),
     });
   }

@@ -121,6 +121,8 @@ function readPort(path: string): number | undefined {
 /** `[pid] 2026/01/02 03:04:05.678901 [INF] text` into the one log of the engine. */
 function forwardLine(line: string, log: Logger): void {
   const [, level = 'INF', text = line] = /^\[\d+\] \S+ \S+ \[(\w+)\] (.*)$/.exec(line) ?? [];
+  // The password is in a file that only root reads, made anew at each start; hashing it would gain nothing.
+  if (text.startsWith('Plaintext passwords detected')) return;
   const fields = { process: 'nats-server', line: text };
   if (level === 'ERR' || level === 'FTL') log.error(fields, 'nats-server says');
   else if (level === 'WRN') log.warn(fields, 'nats-server says');

@@ -1,8 +1,8 @@
 import { silentLogger } from '@flotilla/log';
 import { readState, statePath } from './engine-state.js';
+import type { ProcessState } from './engine-state.js';
 import { checkHealth, healthClient } from './health-watch.js';
 import type { Health } from './health-watch.js';
-import { answersTcp } from './nats-server.js';
 import { isAlive } from './process-identity.js';
 
 /** One line of `flotilla status`. */
@@ -23,14 +23,15 @@ export async function engineStatus(
   const state = readState(statePath(execRoot));
   if (state === undefined || !isAlive(state.launcher)) return undefined;
   const services = await Promise.all(
-    state.processes.map(async ({ service, process: identity, address, restarts }): Promise<ServiceStatus> => {
+    state.processes.map(async (each): Promise<ServiceStatus> => {
+      const { service, process: identity, address, restarts } = each;
       const lives = identity !== undefined && isAlive(identity);
       return {
         service,
         pid: lives ? identity.pid : 0,
         address,
         version: state.version,
-        health: lives ? await askHealth(address) : 'UNREACHABLE',
+        health: lives ? await askHealth(each) : 'UNREACHABLE',
         restarts,
       };
     }),
@@ -38,8 +39,9 @@ export async function engineStatus(
   return { launcherPid: state.launcher.pid, services };
 }
 
-async function askHealth(address: string): Promise<Health> {
-  if (address.startsWith('nats:')) return (await answersTcp(address)) ? 'SERVING' : 'UNREACHABLE';
+async function askHealth({ address, health }: ProcessState): Promise<Health> {
+  // The bus listens on the loopback of the launcher's network namespace, which need not be this one.
+  if (!address.startsWith('unix:')) return health;
   const client = healthClient(address, silentLogger());
   try {
     return await checkHealth(client);
