@@ -1,0 +1,2 @@
+export { parseApiAddress, startApiGateway } from './server.js';
+export type { GatewayDeps, RunningGateway } from './server.js';

@@ -1,0 +1,183 @@
+import { StdStream, booleanValue, encodeFrame, parseDetachKeys } from '@flotilla/docker-api';
+import { internal, invalidArgument, isEngineError, messageOf } from '@flotilla/errors';
+import type { container } from '@flotilla/proto';
+import type { ApiCall } from '../http/api-call.js';
+import type { HijackedConnection } from '../http/hijack.js';
+import type { Route } from '../http/route-table.js';
+import { execBody, execStartBody } from '../json/container-bodies.js';
+import { streamContentType, terminalSize } from './container-routes.js';
+import { changing, reading } from './gateway-context.js';
+import type { GatewayContext } from './gateway-context.js';
+
+/** The endpoints that turn the connection into a raw stream, and what belongs to them. */
+export function attachRoutes(context: GatewayContext): Route[] {
+  const { peers } = context;
+  return [
+    { method: 'POST', path: '/containers/{id}/attach', hijack: true, handler: (call) => attach(context, call) },
+    { method: 'POST', path: '/containers/{id}/exec', handler: (call) => createExec(context, call) },
+    { method: 'POST', path: '/exec/{id}/start', hijack: true, handler: (call) => startExec(context, call) },
+    {
+      method: 'POST',
+      path: '/exec/{id}/resize',
+      handler: async (call) => {
+        await peers.container.resizeExec({ id: call.param('id'), ...terminalSize(call) }, reading(call));
+        call.empty(200);
+      },
+    },
+    { method: 'GET', path: '/exec/{id}/json', handler: (call) => inspectExec(context, call) },
+  ];
+}
+
+/** A message of the way down, the same for attach and exec. */
+type StreamMessage = container.AttachContainerResponse | container.StartExecResponse;
+
+const connectionOf = (call: ApiCall): HijackedConnection => {
+  if (call.connection === undefined) throw internal('the connection was not taken over');
+  return call.connection;
+};
+
+async function attach({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const { query } = call;
+  const detachKeys = query.get('detachKeys') ?? '';
+  try {
+    parseDetachKeys(detachKeys);
+  } catch (cause) {
+    throw invalidArgument(`Invalid detach keys (${detachKeys}) provided`, { cause });
+  }
+  const connection = connectionOf(call);
+  const stdin = booleanValue(query.get('stdin'));
+  const start: container.AttachStart = {
+    name: call.param('id'),
+    stdin,
+    stdout: booleanValue(query.get('stdout')),
+    stderr: booleanValue(query.get('stderr')),
+    logs: booleanValue(query.get('logs')),
+    stream: booleanValue(query.get('stream')),
+    detachKeys,
+  };
+  async function* requests(): AsyncGenerator<container.AttachContainerRequest> {
+    yield { frame: { $case: 'start', value: start } };
+    if (!stdin) return;
+    for await (const chunk of connection.input()) yield { frame: { $case: 'stdin', value: chunk } };
+  }
+  await relay(call, connection, peers.container.attachContainer(requests(), { signal: call.signal }));
+}
+
+/**
+ * Pass output on until the process ends. The reply's head is sent when the owner has accepted, so that what it refuses
+ * is an ordinary error reply. A service that dies in between is told to the client in one line.
+ */
+async function relay(
+  call: ApiCall,
+  connection: HijackedConnection,
+  messages: AsyncIterable<StreamMessage>,
+): Promise<void> {
+  let tty: boolean | undefined;
+  try {
+    for await (const { frame } of messages) {
+      if (tty === undefined) {
+        tty = frame?.$case === 'attached' && frame.value.tty;
+        await takeOver(call, connection, tty);
+      }
+      if (frame?.$case === 'output') await connection.write(frame.value, call.signal);
+      else if (frame?.$case === 'exited') break;
+    }
+  } catch (error) {
+    if (tty === undefined || isEngineError(error, 'cancelled')) throw error;
+    const text = isEngineError(error, 'unavailable')
+      ? 'the stream broke off because the container service restarted; the container goes on, attach again'
+      : messageOf(error);
+    const line = Buffer.from(`${text}\r\n`);
+    call.log.info({ path: call.path, requestId: call.requestId, err: error }, 'attached stream broke off');
+    await connection.write(tty ? line : encodeFrame(StdStream.stderr, line), call.signal);
+  }
+  if (tty === undefined) await takeOver(call, connection, false);
+  connection.end();
+}
+
+async function takeOver(call: ApiCall, connection: HijackedConnection, tty: boolean): Promise<void> {
+  const { res } = call;
+  if (res.socket !== null) res.detachSocket(res.socket);
+  const headers = connection.wantsUpgrade
+    ? ['HTTP/1.1 101 UPGRADED', `Content-Type: ${streamContentType(call, tty)}`, 'Connection: Upgrade', 'Upgrade: tcp']
+    : ['HTTP/1.1 200 OK', 'Content-Type: application/vnd.docker.raw-stream'];
+  const base = call.headers();
+  for (let i = 0; i + 1 < base.length; i += 2) headers.push(`${base[i] ?? ''}: ${base[i + 1] ?? ''}`);
+  await connection.write(`${headers.join('\r\n')}\r\n\r\n`, call.signal);
+}
+
+async function createExec({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const body = (await call.readJson(execBody)) ?? {};
+  if (body.Cmd === undefined || body.Cmd.length === 0) throw invalidArgument('No exec command specified');
+  const [height = 0, width = 0] = body.ConsoleSize ?? [];
+  const { id } = await peers.container.createExec(
+    {
+      container: call.param('id'),
+      config: {
+        attachStdin: body.AttachStdin ?? false,
+        attachStdout: body.AttachStdout ?? false,
+        attachStderr: body.AttachStderr ?? false,
+        tty: body.Tty ?? false,
+        detachKeys: body.DetachKeys ?? '',
+        cmd: body.Cmd,
+        env: body.Env ?? [],
+        user: body.User ?? '',
+        privileged: body.Privileged ?? false,
+        workingDir: body.WorkingDir ?? '',
+        consoleSize: height === 0 || width === 0 ? undefined : { height, width },
+      },
+    },
+    changing(call),
+  );
+  call.json(201, { Id: id });
+}
+
+async function startExec({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const connection = connectionOf(call);
+  const body = (await call.readJson(execStartBody)) ?? {};
+  const [height = 0, width = 0] = body.ConsoleSize ?? [];
+  const detach = body.Detach ?? false;
+  const start: container.ExecStart = {
+    id: call.param('id'),
+    detach,
+    tty: body.Tty ?? false,
+    consoleSize: height === 0 || width === 0 ? undefined : { height, width },
+  };
+  async function* requests(): AsyncGenerator<container.StartExecRequest> {
+    yield { frame: { $case: 'start', value: start } };
+    if (detach) return;
+    for await (const chunk of connection.input()) yield { frame: { $case: 'stdin', value: chunk } };
+  }
+  const messages = peers.container.startExec(requests(), { signal: call.signal });
+  if (!detach) {
+    await relay(call, connection, messages);
+    return;
+  }
+  for await (const { frame } of messages) if (frame !== undefined) break;
+  call.empty(200);
+}
+
+async function inspectExec({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const exec = await peers.container.getExec({ id: call.param('id') }, reading(call));
+  const { config } = exec;
+  const [entrypoint = '', ...args] = config?.cmd ?? [];
+  call.json(200, {
+    ID: exec.id,
+    Running: exec.running,
+    ExitCode: exec.exitCode ?? null,
+    ProcessConfig: {
+      tty: config?.tty ?? false,
+      entrypoint,
+      arguments: args,
+      privileged: config?.privileged ?? false,
+      ...(config === undefined || config.user === '' ? {} : { user: config.user }),
+    },
+    OpenStdin: config?.attachStdin ?? false,
+    OpenStderr: config?.attachStderr ?? false,
+    OpenStdout: config?.attachStdout ?? false,
+    CanRemove: exec.canRemove,
+    ContainerID: exec.containerId,
+    DetachKeys: config?.detachKeys ?? '',
+    Pid: exec.pid,
+  });
+}

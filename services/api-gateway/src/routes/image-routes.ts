@@ -1,0 +1,345 @@
+import {
+  ANONYMOUS,
+  apiVersion,
+  booleanFilter,
+  booleanValue,
+  decodeRegistryAuth,
+  integerValue,
+  parseFilters,
+} from '@flotilla/docker-api';
+import { invalidArgument, notFound, unimplemented } from '@flotilla/errors';
+import { familiarName, isNameOnly, parseReference, withTagOrDigest } from '@flotilla/oci';
+import type { common, image } from '@flotilla/proto';
+import type { ApiCall } from '../http/api-call.js';
+import type { Route } from '../http/route-table.js';
+import { imageFilterKeys, selectImages } from '../model/image-filters.js';
+import { historyShape, imageInspect, imageSummary } from '../shapes/image.js';
+import { descriptorShape, platformShape } from '../shapes/common.js';
+import { isRunning } from '../shapes/container-state.js';
+import { dataOf, platformOf } from './container-routes.js';
+import { BULK_MS, SLOW_MS, changing, reading } from './gateway-context.js';
+import type { GatewayContext } from './gateway-context.js';
+import { streamProgress } from './progress-stream.js';
+import { nowNs, pruneSelection } from './prune-filters.js';
+
+/** The endpoints of images. */
+export function imageRoutes(context: GatewayContext): Route[] {
+  const { peers, model } = context;
+  const settle = (revision: bigint): Promise<void> => model.images.reached(revision);
+  const v = apiVersion;
+  return [
+    { method: 'GET', path: '/images/json', handler: (call) => list(context, call) },
+    { method: 'POST', path: '/images/create', handler: (call) => create(context, call) },
+    {
+      method: 'POST',
+      path: '/images/load',
+      handler: async (call) => {
+        const start: image.LoadStart = { quiet: booleanValue(call.query.get('quiet')), platforms: platformsOf(call) };
+        async function* requests(): AsyncGenerator<image.LoadImagesRequest> {
+          yield { frame: { $case: 'start', value: start } };
+          for await (const chunk of call.body()) yield { frame: { $case: 'data', value: chunk } };
+        }
+        await streamProgress(call, peers.image.loadImages(requests(), streaming(call)), settle);
+      },
+    },
+    {
+      method: 'GET',
+      path: '/images/get',
+      handler: (call) => {
+        const names = call.query.getAll('names').flatMap((text) => text.split(','));
+        return call.stream(
+          'application/x-tar',
+          dataOf(peers.image.saveImages({ names, platforms: platformsOf(call) }, { signal: call.signal })),
+        );
+      },
+    },
+    { method: 'GET', path: '/images/search', handler: (call) => search(context, call) },
+    {
+      method: 'POST',
+      path: '/images/prune',
+      since: v(1, 25),
+      handler: async (call) => {
+        const { filters, until, labels, excludedLabels } = pruneSelection(call, ['dangling', 'until']);
+        const { removed, reclaimedBytes, revision } = await peers.image.pruneImages(
+          { dangling: booleanFilter(filters, 'dangling') ?? true, until, labels, excludedLabels },
+          changing(call, BULK_MS),
+        );
+        await settle(revision);
+        call.json(200, { ImagesDeleted: removed.map(removedShape), SpaceReclaimed: Number(reclaimedBytes) });
+      },
+    },
+    { method: 'GET', path: '/images/{name...}/json', handler: (call) => inspect(context, call) },
+    {
+      method: 'GET',
+      path: '/images/{name...}/history',
+      handler: async (call) => {
+        const { entries } = await peers.image.getImageHistory(
+          { name: call.param('name'), platform: platformFrom(call, v(1, 48)) },
+          reading(call),
+        );
+        call.json(200, entries.map(historyShape));
+      },
+    },
+    {
+      method: 'GET',
+      path: '/images/{name...}/get',
+      handler: (call) =>
+        call.stream(
+          'application/x-tar',
+          dataOf(
+            peers.image.saveImages(
+              { names: [call.param('name')], platforms: platformsOf(call) },
+              { signal: call.signal },
+            ),
+          ),
+        ),
+    },
+    { method: 'POST', path: '/images/{name...}/push', handler: (call) => push(context, call) },
+    {
+      method: 'POST',
+      path: '/images/{name...}/tag',
+      handler: async (call) => {
+        const { revision } = await peers.image.tagImage(
+          { name: call.param('name'), repository: call.query.get('repo') ?? '', tag: call.query.get('tag') ?? '' },
+          changing(call),
+        );
+        await settle(revision);
+        call.empty(201);
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/images/{name...}',
+      handler: async (call) => {
+        const name = call.param('name');
+        if (name.trim() === '') throw invalidArgument('image name cannot be blank');
+        const { removed, revision } = await peers.image.removeImage(
+          {
+            name,
+            force: booleanValue(call.query.get('force')),
+            runningContainerIds: (await model.listContainers())
+              .filter(({ state }) => isRunning(state?.status ?? 0))
+              .map(({ id }) => id),
+            noPrune: booleanValue(call.query.get('noprune')),
+            platforms: call.version < v(1, 50) ? [] : platformList(call.query.getAll('platforms')),
+          },
+          changing(call),
+        );
+        await settle(revision);
+        call.json(200, removed.map(removedShape));
+      },
+    },
+    {
+      method: 'GET',
+      path: '/distribution/{name...}/json',
+      since: v(1, 30),
+      handler: (call) => inspectDistribution(context, call),
+    },
+  ];
+}
+
+const streaming = (call: ApiCall): { requestId: string; signal: AbortSignal } => ({
+  requestId: call.requestId,
+  signal: call.signal,
+});
+
+const removedShape = ({ what }: image.RemovedImage): { Untagged?: string; Deleted?: string } =>
+  what === undefined ? {} : what.$case === 'untagged' ? { Untagged: what.value } : { Deleted: what.value };
+
+/** Platforms given as JSON objects or as `os/arch`. */
+const platformList = (texts: readonly string[]): common.Platform[] =>
+  texts
+    .filter((text) => text !== '')
+    .map((text) => {
+      if (!text.startsWith('{'))
+        return platformOf(text) ?? { os: '', architecture: '', variant: '', osVersion: '', osFeatures: [] };
+      let raw: unknown;
+      try {
+        raw = JSON.parse(text);
+      } catch (cause) {
+        throw invalidArgument('failed to parse platform: invalid JSON', { cause });
+      }
+      const field = (key: string): string => {
+        const value = (raw as Record<string, unknown>)[key];
+        return typeof value === 'string' ? value : '';
+      };
+      return {
+        os: field('os'),
+        architecture: field('architecture'),
+        variant: field('variant'),
+        osVersion: field('os.version'),
+        osFeatures: [],
+      };
+    });
+
+const platformsOf = (call: ApiCall): common.Platform[] =>
+  call.version < apiVersion(1, 48) ? [] : platformList(call.query.getAll('platform'));
+
+const platformFrom = (call: ApiCall, since: ReturnType<typeof apiVersion>): common.Platform | undefined => {
+  const [first] = call.version < since ? [] : platformList(call.query.getAll('platform'));
+  return first;
+};
+
+/** Credentials of the request. Pull and push ignore what they cannot read, as dockerd does. */
+function credentialsOf(call: ApiCall): common.RegistryCredentials {
+  const header = call.req.headers['x-registry-auth'];
+  try {
+    return decodeRegistryAuth(typeof header === 'string' ? header : undefined);
+  } catch {
+    return ANONYMOUS;
+  }
+}
+
+async function list({ model, peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const { query, version } = call;
+  const filters = parseFilters(query.get('filters'), imageFilterKeys);
+  const objects = await model.listImages();
+  const resolve = (name: string): image.Image => {
+    const found = model.images.isCurrent
+      ? model.imageIndex.resolve(name)
+      : objects.find(({ id, repoTags }) => id === name || repoTags.includes(name));
+    if (found === undefined) throw notFound(`No such image: ${name}`);
+    return found;
+  };
+  const shapes = selectImages(objects, filters, booleanValue(query.get('all')), resolve, nowNs()).map((object) =>
+    imageSummary.render(object, version),
+  );
+  if (version >= apiVersion(1, 42) && booleanValue(query.get('shared-size'))) {
+    const { images } = await peers.image.getImageUsage({}, reading(call, SLOW_MS));
+    const shared = new Map(images.map(({ id, sharedSizeBytes }) => [id, Number(sharedSizeBytes)]));
+    for (const shape of shapes) shape.SharedSize = shared.get(shape.Id) ?? -1;
+  }
+  call.json(200, shapes);
+}
+
+async function inspect({ model, peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const name = call.param('name');
+  const platform = platformFrom(call, apiVersion(1, 49));
+  if (platform !== undefined) {
+    const { image: object } = await peers.image.getImage({ name, platform }, reading(call));
+    if (object === undefined) throw notFound(`No such image: ${name}`);
+    call.json(200, imageInspect.render(object, call.version));
+    return;
+  }
+  const object = await model.getImage(name);
+  if (object === undefined) throw notFound(`No such image: ${name}`);
+  call.send(200, model.imageBody(object, call.version));
+}
+
+async function create(context: GatewayContext, call: ApiCall): Promise<void> {
+  const { query } = call;
+  const from = query.get('fromImage') ?? '';
+  if (from === '') {
+    await importImage(context, call);
+    return;
+  }
+  const { peers, model } = context;
+  // `pull -a` sends a name with a colon at its end.
+  let reference = parseReference(from.endsWith(':') ? from.slice(0, -1) : from);
+  const tag = query.get('tag') ?? '';
+  if (tag !== '') reference = withTagOrDigest(reference, tag);
+  const request: image.PullImageRequest = {
+    name: familiarName(reference),
+    tag: reference.digest ?? reference.tag ?? '',
+    allTags: isNameOnly(reference),
+    platform: call.version < apiVersion(1, 32) ? undefined : platformOf(query.get('platform')),
+    credentials: credentialsOf(call),
+  };
+  await streamProgress(call, peers.image.pullImage(request, streaming(call)), (revision) =>
+    model.images.reached(revision),
+  );
+}
+
+async function importImage({ peers, model }: GatewayContext, call: ApiCall): Promise<void> {
+  const { query } = call;
+  const source = query.get('fromSrc') ?? '';
+  if (source === '') throw invalidArgument('either fromImage or fromSrc is needed');
+  if (source !== '-') throw unimplemented('import from a URL is not implemented: fetch it and send it as the body');
+  let repository = query.get('repo') ?? '';
+  let tag = query.get('tag') ?? '';
+  if (repository !== '') {
+    const reference = tag === '' ? parseReference(repository) : withTagOrDigest(parseReference(repository), tag);
+    if (reference.digest !== undefined) throw invalidArgument('cannot import digest reference');
+    repository = familiarName(reference);
+    tag = reference.tag ?? '';
+  }
+  const start: image.ImportStart = {
+    repository,
+    tag,
+    message: query.get('message') ?? '',
+    changes: query
+      .getAll('changes')
+      .flatMap((text) => text.split('\n'))
+      .filter((line) => line !== ''),
+    platform: platformOf(query.get('platform')),
+    source,
+  };
+  async function* requests(): AsyncGenerator<image.ImportImageRequest> {
+    yield { frame: { $case: 'start', value: start } };
+    for await (const chunk of call.body()) yield { frame: { $case: 'data', value: chunk } };
+  }
+  const { imageId, revision } = await peers.image.importImage(requests(), streaming(call));
+  await model.images.reached(revision);
+  call.startJsonStream();
+  await call.write(`${JSON.stringify({ status: imageId })}\r\n`);
+  call.end();
+}
+
+async function push({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const reference = parseReference(call.param('name'));
+  const tag = call.query.get('tag') ?? '';
+  const named = tag === '' ? reference : withTagOrDigest(reference, tag);
+  const request: image.PushImageRequest = {
+    name: familiarName(named),
+    tag: named.tag ?? '',
+    platform: platformFrom(call, apiVersion(1, 46)),
+    credentials: credentialsOf(call),
+  };
+  await streamProgress(call, peers.image.pushImage(request, streaming(call)), () => Promise.resolve());
+}
+
+async function search({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const { query } = call;
+  const filters = parseFilters(query.get('filters'), new Set(['is-automated', 'is-official', 'stars']));
+  const limit = integerValue(query.get('limit')) ?? 25;
+  if (limit < 0 || limit > 100) throw invalidArgument(`limit ${limit} is outside the range of [1, 100]`);
+  const stars = (filters.get('stars') ?? []).map((text) => {
+    if (!/^\d+$/.test(text)) throw invalidArgument(`invalid filter 'stars=[${text}]'`);
+    return BigInt(text);
+  });
+  const { results } = await peers.registry.searchImages(
+    {
+      term: query.get('term') ?? '',
+      limit,
+      credentials: credentialsOf(call),
+      isOfficial: booleanFilter(filters, 'is-official'),
+      isAutomated: booleanFilter(filters, 'is-automated'),
+      minimumStars: stars.reduce((most, next) => (next > most ? next : most), 0n),
+    },
+    reading(call, SLOW_MS),
+  );
+  call.json(
+    200,
+    results.map((result) => ({
+      star_count: Number(result.starCount),
+      is_official: result.isOfficial,
+      name: result.name,
+      is_automated: result.isAutomated,
+      description: result.description,
+    })),
+  );
+}
+
+async function inspectDistribution({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+  const reference = parseReference(call.param('name'));
+  const { descriptor, platforms } = await peers.registry.inspectDistribution(
+    {
+      repository: `${reference.domain}/${reference.path}`,
+      reference: reference.digest ?? reference.tag ?? 'latest',
+      credentials: credentialsOf(call),
+    },
+    reading(call, SLOW_MS),
+  );
+  if (descriptor === undefined) throw notFound(`no such manifest: ${call.param('name')}`);
+  call.json(200, { Descriptor: descriptorShape(descriptor), Platforms: platforms.map(platformShape) });
+}

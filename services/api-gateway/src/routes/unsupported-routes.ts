@@ -1,0 +1,87 @@
+import { unavailable, unimplemented } from '@flotilla/errors';
+import type { Method, Route } from '../http/route-table.js';
+
+const NOT_A_MANAGER =
+  'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.';
+
+/** Endpoints of the Engine API that exist here by name only: method, path, what is missing. */
+const MISSING: readonly (readonly [Method, string, string])[] = [
+  ['POST', '/build', 'building images is not implemented: build elsewhere and load or pull the image'],
+  ['POST', '/build/prune', 'the build cache is not implemented'],
+  ['POST', '/build/cancel', 'building images is not implemented'],
+  ['POST', '/session', 'BuildKit sessions are not implemented'],
+  ['POST', '/grpc', 'the BuildKit API is not implemented'],
+  ['GET', '/images/{name...}/attestations', 'image attestations are not implemented'],
+  [
+    'GET',
+    '/containers/{id}/attach/ws',
+    'attaching through a WebSocket is not implemented: use POST /containers/{id}/attach',
+  ],
+  ['GET', '/containers/{id}/checkpoints', 'checkpoints are not implemented'],
+  ['POST', '/containers/{id}/checkpoints', 'checkpoints are not implemented'],
+  ['DELETE', '/containers/{id}/checkpoints/{checkpoint}', 'checkpoints are not implemented'],
+  ['PUT', '/volumes/{name}', 'cluster volumes are not implemented'],
+  ['GET', '/plugins', 'plugins are not implemented'],
+  ['GET', '/plugins/privileges', 'plugins are not implemented'],
+  ['POST', '/plugins/pull', 'plugins are not implemented'],
+  ['POST', '/plugins/create', 'plugins are not implemented'],
+  ['GET', '/plugins/{name...}/json', 'plugins are not implemented'],
+  ['DELETE', '/plugins/{name...}', 'plugins are not implemented'],
+  ['POST', '/plugins/{name...}/enable', 'plugins are not implemented'],
+  ['POST', '/plugins/{name...}/disable', 'plugins are not implemented'],
+  ['POST', '/plugins/{name...}/upgrade', 'plugins are not implemented'],
+  ['POST', '/plugins/{name...}/push', 'plugins are not implemented'],
+  ['POST', '/plugins/{name...}/set', 'plugins are not implemented'],
+  ['POST', '/swarm/init', 'swarm mode is not implemented'],
+  ['POST', '/swarm/join', 'swarm mode is not implemented'],
+];
+
+/** Endpoints that need a swarm manager: this engine is none, and says so as dockerd outside a swarm does. */
+const SWARM_ONLY: readonly (readonly [Method, string])[] = [
+  ['GET', '/swarm'],
+  ['POST', '/swarm/leave'],
+  ['POST', '/swarm/update'],
+  ['GET', '/swarm/unlockkey'],
+  ['POST', '/swarm/unlock'],
+  ['GET', '/nodes'],
+  ['GET', '/nodes/{id}'],
+  ['DELETE', '/nodes/{id}'],
+  ['POST', '/nodes/{id}/update'],
+  ['GET', '/services'],
+  ['POST', '/services/create'],
+  ['GET', '/services/{id}'],
+  ['DELETE', '/services/{id}'],
+  ['POST', '/services/{id}/update'],
+  ['GET', '/services/{id}/logs'],
+  ['GET', '/tasks'],
+  ['GET', '/tasks/{id}'],
+  ['GET', '/tasks/{id}/logs'],
+  ['GET', '/secrets'],
+  ['POST', '/secrets/create'],
+  ['GET', '/secrets/{id}'],
+  ['DELETE', '/secrets/{id}'],
+  ['POST', '/secrets/{id}/update'],
+  ['GET', '/configs'],
+  ['POST', '/configs/create'],
+  ['GET', '/configs/{id}'],
+  ['DELETE', '/configs/{id}'],
+  ['POST', '/configs/{id}/update'],
+];
+
+/** Known endpoints without anything behind them: a sentence instead of `page not found`. */
+export const unsupportedRoutes = (): Route[] => [
+  ...MISSING.map(([method, path, reason]) => ({
+    method,
+    path,
+    handler: () => {
+      throw unimplemented(reason);
+    },
+  })),
+  ...SWARM_ONLY.map(([method, path]) => ({
+    method,
+    path,
+    handler: () => {
+      throw unavailable(NOT_A_MANAGER);
+    },
+  })),
+];
