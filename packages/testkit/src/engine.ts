@@ -4,14 +4,14 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import type { NetworkNamespace } from './network-namespace.js';
 import { waitFor } from './wait-for.js';
 
 const run = promisify(execFile);
-const program = fileURLToPath(new URL('../../../dist/bundle/flotilla.js', import.meta.url));
+const program = findProgram(dirname(fileURLToPath(import.meta.url)));
 const startLimitMs = 60_000;
 const stopLimitMs = 40_000;
 
@@ -153,6 +153,13 @@ export async function startEngine(options: EngineOptions): Promise<EngineUnderTe
       await unmountBelow(directory);
     },
   };
+}
+
+/** The bundled launcher of this checkout: this file may run as source, compiled, or inside a bundle of the bench. */
+function findProgram(directory: string): string {
+  const candidate = join(directory, 'dist/bundle/flotilla.js');
+  const parent = dirname(directory);
+  return existsSync(candidate) || parent === directory ? candidate : findProgram(parent);
 }
 
 const hasEnded = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null;
