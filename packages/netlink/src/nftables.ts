@@ -24,6 +24,8 @@ export interface TableName {
 /** Key of a set or map and, for maps, the value that it leads to; concatenations joined by `concatenated`. */
 export interface SetElement {
   key: Buffer;
+  /** Last key of a range, in interval sets of concatenations. */
+  keyEnd?: Buffer;
   value?: Buffer;
 }
 
@@ -72,10 +74,11 @@ function elements(type: number, flags: number, table: TableName, set: string, li
     attribute(nf.NFTA_SET_ELEM_LIST_SET, text(set)),
     nested(
       nf.NFTA_SET_ELEM_LIST_ELEMENTS,
-      ...list.map(({ key, value }) =>
+      ...list.map(({ key, keyEnd, value }) =>
         nested(
           nf.NFTA_LIST_ELEM,
           nested(nf.NFTA_SET_ELEM_KEY, attribute(nf.NFTA_DATA_VALUE, key)),
+          ...(keyEnd === undefined ? [] : [nested(nf.NFTA_SET_ELEM_KEY_END, attribute(nf.NFTA_DATA_VALUE, keyEnd))]),
           ...(value === undefined ? [] : [nested(nf.NFTA_SET_ELEM_DATA, attribute(nf.NFTA_DATA_VALUE, value))]),
         ),
       ),
@@ -134,7 +137,7 @@ export const nftMessages = {
       changed,
       table,
       set,
-      list.map(({ key }) => ({ key })),
+      list.map(({ key, keyEnd }) => (keyEnd === undefined ? { key } : { key, keyEnd })),
     ),
 };
 
@@ -254,7 +257,12 @@ function decodeElement(bytes: Buffer): SetElement {
   const attributes = decodeAttributes(bytes);
   const valueOf = (type: number): Buffer | undefined => decodeNested(attributes, type).get(nf.NFTA_DATA_VALUE);
   const value = valueOf(nf.NFTA_SET_ELEM_DATA);
-  return { key: valueOf(nf.NFTA_SET_ELEM_KEY) ?? Buffer.alloc(0), ...(value === undefined ? {} : { value }) };
+  const keyEnd = valueOf(nf.NFTA_SET_ELEM_KEY_END);
+  return {
+    key: valueOf(nf.NFTA_SET_ELEM_KEY) ?? Buffer.alloc(0),
+    ...(keyEnd === undefined ? {} : { keyEnd }),
+    ...(value === undefined ? {} : { value }),
+  };
 }
 
 function decodeChain(family: TableFamily, body: Buffer): BaseChain {

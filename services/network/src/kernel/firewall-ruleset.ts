@@ -4,7 +4,8 @@ export const firewallSets = {
   internal: 'internal',
   masqueraded: 'masqueraded',
   neighbours: 'neighbours',
-  hairpin: 'hairpin',
+  hairpin4: 'hairpin4',
+  hairpin6: 'hairpin6',
   published4: 'published4',
   published4Any: 'published4_any',
   published6: 'published6',
@@ -19,8 +20,9 @@ const chains = ['published', 'guard', 'nat_prerouting', 'nat_output', 'nat_postr
  *
  * - `guard`: route_localnet on the bridges would otherwise show the host's loopback services to containers.
  * - `published`: port maps, entered for every address of this host. ::1 cannot be translated; a relay serves it.
- * - `nat_postrouting`: published ports reached from the host itself or from the target's own bridge come back to us, and
- *   containers leave under the host's address.
+ * - `nat_postrouting`: published ports reached from the host itself or from the target's own bridge come back to us (by
+ *   subnet: with br_netfilter such packets are bridged, and have no input interface here), and containers leave under the
+ *   host's address.
  * - `forward`: established, neighbours and published traffic passes, the rest does not reach a bridge.
  * - `user`: left to the user, asked first (what DOCKER-USER is for).
  */
@@ -31,7 +33,8 @@ table inet ${table} {
   set internal { type ifname; }
   set masqueraded { type ifname; }
   set neighbours { type ifname . ifname; }
-  set hairpin { type ifname . ifname; }
+  set hairpin4 { type ipv4_addr . ifname; flags interval; }
+  set hairpin6 { type ipv6_addr . ifname; flags interval; }
   map published4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
   map published4_any { type inet_proto . inet_service : ipv4_addr . inet_service; }
   map published6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
@@ -64,7 +67,8 @@ table inet ${table} {
   }
   chain nat_postrouting {
     oifname @bridges ct status dnat fib saddr type local masquerade
-    meta iifname . meta oifname @hairpin ct status dnat masquerade
+    ct status dnat ip saddr . oifname @hairpin4 masquerade
+    ct status dnat ip6 saddr . oifname @hairpin6 masquerade
     iifname @masqueraded oifname != @bridges masquerade
   }
   chain forward {

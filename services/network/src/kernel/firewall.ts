@@ -13,7 +13,7 @@ import {
 import type { BaseChain, SetElement, TableName } from '@flotilla/netlink';
 import { internal } from '@flotilla/errors';
 import { firewallRuleset, firewallSets } from './firewall-ruleset.js';
-import type { BridgeSpec, Publication } from './kernel-operations.js';
+import type { AddressWithPrefix, BridgeSpec, Publication } from './kernel-operations.js';
 
 const protocolNumbers = { tcp: 6, udp: 17 } as const;
 const searchPath = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`;
@@ -173,7 +173,7 @@ export class Firewall {
       const key = interfaceNameKey(bridge.name);
       const pair = concatenated(key, key);
       add(firewallSets.bridges, { key });
-      add(firewallSets.hairpin, { key: pair });
+      for (const address of bridge.addresses) add(...hairpinElement(bridge.name, address));
       if (bridge.isInternal) add(firewallSets.internal, { key });
       if (bridge.isMasquerading) add(firewallSets.masqueraded, { key });
       if (bridge.areNeighboursAllowed) add(firewallSets.neighbours, { key: pair });
@@ -222,8 +222,22 @@ export class Firewall {
   }
 }
 
-function elementKey({ key, value }: SetElement): string {
-  return `${key.toString('hex')} ${value?.toString('hex') ?? ''}`;
+function elementKey({ key, keyEnd, value }: SetElement): string {
+  return [key, keyEnd, value].map((part) => part?.toString('hex') ?? '').join(' ');
+}
+
+function hairpinElement(bridge: string, { address, prefixLength }: AddressWithPrefix): [SetName, SetElement] {
+  const bytes = addressBytes(address);
+  const name = interfaceNameKey(bridge);
+  const edge = (fill: 0 | 0xff): Buffer =>
+    Buffer.from(
+      bytes.map((byte, index) => {
+        const hostBits = 0xff >> Math.min(8, Math.max(0, prefixLength - index * 8));
+        return (byte & ~hostBits & 0xff) | (fill & hostBits);
+      }),
+    );
+  const element = { key: concatenated(edge(0), name), keyEnd: concatenated(edge(0xff), name) };
+  return [bytes.length === 4 ? firewallSets.hairpin4 : firewallSets.hairpin6, element];
 }
 
 function publicationKey({ protocol, hostAddress, hostPort }: Publication): string {
