@@ -20,6 +20,7 @@ import type { BlobProgress, BlobRequest } from '../blobs/blob-download.js';
 import type { BlobTransfers } from '../blobs/blob-transfers.js';
 import type { Endpoints } from '../upstream/endpoints.js';
 import { authenticate } from '../upstream/login.js';
+import { listTags } from '../upstream/tags.js';
 import type { FetchedManifest, ManifestRequest, Manifests } from '../upstream/manifests.js';
 import type { RegistryClient } from '../upstream/registry-client.js';
 import { toPullError } from '../upstream/registry-error.js';
@@ -60,6 +61,16 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
         credentials: request.credentials,
       };
       return fetchBlob(transfers, cache, wanted, request.stream, signal);
+    }),
+
+    listTags: unary(async ({ repository: name, credentials }: registry.ListTagsRequest, { signal }) => {
+      const repository = trimReference(parseReference(name));
+      try {
+        return { tags: await listTags(client, repository, credentials, signal) };
+      } catch (error) {
+        signal.throwIfAborted();
+        throw toPullError(error, { name: familiarName(repository), reference: familiarName(repository) });
+      }
     }),
 
     authenticate: unary(async ({ credentials }: registry.AuthenticateRequest, { signal }) => {

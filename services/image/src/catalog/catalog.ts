@@ -1,0 +1,400 @@
+import { notFound } from '@flotilla/errors';
+import {
+  canonicalString,
+  familiarString,
+  formatPlatform,
+  hostPlatform,
+  normalizePlatform,
+  parseAnyReference,
+  parseImageConfig,
+  parseReference,
+  platformMatches,
+  withDefaultTag,
+} from '@flotilla/oci';
+import type { Digest, ImageConfig, Platform, Reference } from '@flotilla/oci';
+import { jsonCodec } from '@flotilla/store';
+import type { Batch, Collection, EngineEvent, Store } from '@flotilla/store';
+import { ChangeFeed } from './image-changes.js';
+import type { ImageChange } from './image-changes.js';
+import type { ImageRecord, LeaseRecord, ReferenceRecord } from './records.js';
+import { UseCounts } from './use-counts.js';
+
+/** An image as it is now, with everything that refers to it. */
+export interface CatalogImage {
+  readonly record: ImageRecord;
+  readonly config: ImageConfig;
+  /** Sorted by name. */
+  readonly references: readonly Reference[];
+  readonly leases: readonly LeaseRecord[];
+}
+
+/** What becomes true together. */
+export interface CatalogChange {
+  readonly putImages?: readonly ImageRecord[];
+  readonly removeImages?: readonly Digest[];
+  /** Names that point at an image from now on; wherever they pointed before. */
+  readonly name?: readonly { readonly reference: Reference; readonly imageId: Digest }[];
+  readonly unname?: readonly Reference[];
+  readonly putLeases?: readonly LeaseRecord[];
+  readonly removeLeases?: readonly string[];
+  /** Images that readers are told of although nothing of theirs changes. */
+  readonly touch?: readonly Digest[];
+  readonly events?: readonly EngineEvent[];
+  /** The answer to keep for the request, made with the change's revision. */
+  readonly reply?: { readonly requestId: string; readonly encode: (revision: bigint) => Uint8Array } | undefined;
+}
+
+/** Takes away what the records no longer need. */
+export interface Collector {
+  /** Chain ids and digests that were just released; some may be in use again. */
+  collect(keys: readonly string[]): Promise<void>;
+}
+
+interface Entry {
+  record: ImageRecord;
+  config: ImageConfig;
+  references: Map<string, Reference>;
+  leases: Map<string, LeaseRecord>;
+}
+
+const layerKey = (chainId: string): string => `layer ${chainId}`;
+const blobKey = (digest: string): string => `blob ${digest}`;
+
+/**
+ * All records of images, names and leases: an index in memory over the store, changed at once and written behind in
+ * the order of the changes. A change that cannot be written is taken back and its caller told.
+ */
+export class Catalog {
+  readonly #store: Store;
+  readonly #imageRecords: Collection<ImageRecord>;
+  readonly #referenceRecords: Collection<ReferenceRecord>;
+  readonly #leaseRecords: Collection<LeaseRecord>;
+  readonly #images = new Map<Digest, Entry>();
+  readonly #references = new Map<string, { reference: Reference; imageId: Digest }>();
+  readonly #leases = new Map<string, LeaseRecord>();
+  readonly #counts = new UseCounts();
+  readonly #feeds = new Set<ChangeFeed<CatalogImage>>();
+  #collector: Collector | undefined;
+  #publishedRevision: bigint;
+
+  private constructor(store: Store) {
+    this.#store = store;
+    this.#publishedRevision = store.revision;
+    this.#imageRecords = store.collection('images', jsonCodec<ImageRecord>());
+    this.#referenceRecords = store.collection('references', jsonCodec<ReferenceRecord>());
+    this.#leaseRecords = store.collection('leases', jsonCodec<LeaseRecord>());
+  }
+
+  static async load(store: Store): Promise<Catalog> {
+    const catalog = new Catalog(store);
+    for await (const [, record] of catalog.#imageRecords.entries()) catalog.#addImage(record);
+    for await (const [key, { imageId }] of catalog.#referenceRecords.entries()) {
+      catalog.#setName(parseReference(key), imageId);
+    }
+    for await (const [, lease] of catalog.#leaseRecords.entries()) catalog.#addLease(lease);
+    return catalog;
+  }
+
+  set collector(collector: Collector) {
+    this.#collector = collector;
+  }
+
+  get(id: Digest): CatalogImage | undefined {
+    const entry = this.#images.get(id);
+    return entry === undefined ? undefined : view(entry);
+  }
+
+  all(): CatalogImage[] {
+    return [...this.#images.values()].map(view);
+  }
+
+  /** Images that were made from this one here. */
+  childrenOf(id: Digest): Digest[] {
+    return [...this.#images.values()].flatMap(({ record }) => (record.parent === id ? [record.id] : []));
+  }
+
+  /** The image that the exact reference names. */
+  named(reference: Reference): Digest | undefined {
+    return this.#references.get(canonicalString(reference))?.imageId;
+  }
+
+  lease(containerId: string): LeaseRecord | undefined {
+    return this.#leases.get(containerId);
+  }
+
+  leases(): LeaseRecord[] {
+    return [...this.#leases.values()];
+  }
+
+  /**
+   * The image that a user means by a name, an id or the start of an id, names first.
+   *
+   * @throws EngineError `invalidArgument` for what is no name at all; `notFound` `No such image: x`.
+   */
+  resolve(nameOrId: string, platform?: Platform): CatalogImage {
+    const image = this.#find(nameOrId);
+    if (platform !== undefined && !platformMatches(platform, image.config.platform)) {
+      const actual = formatPlatform(normalizePlatform(image.config.platform));
+      throw notFound(
+        `image with reference ${nameOrId} was found but its platform (${actual}) does not match the specified platform (${formatPlatform(platform)})`,
+      );
+    }
+    return image;
+  }
+
+  #find(nameOrId: string): CatalogImage {
+    const parsed = parseAnyReference(nameOrId);
+    if (parsed.kind === 'id') {
+      const image = this.get(parsed.id);
+      if (image !== undefined) return image;
+      throw notFound(`No such image: ${parsed.id}`);
+    }
+    const reference = withDefaultTag(parsed.reference);
+    const id = this.#references.get(canonicalString(reference))?.imageId ?? this.#digestOf(reference);
+    const image = id === undefined ? this.#byPrefix(nameOrId) : this.get(id);
+    if (image === undefined) throw notFound(`No such image: ${familiarString(reference)}`);
+    return image;
+  }
+
+  /** `name:tag@digest` names what `name@digest` does. */
+  #digestOf({ domain, path, tag, digest }: Reference): Digest | undefined {
+    if (tag === undefined || digest === undefined) return undefined;
+    return this.#references.get(canonicalString({ domain, path, digest }))?.imageId;
+  }
+
+  #byPrefix(text: string): CatalogImage | undefined {
+    const prefix = text.startsWith('sha256:') ? text : `sha256:${text}`;
+    if (!/^sha256:[0-9a-f]+$/.test(prefix)) return undefined;
+    const ids = [...this.#images.keys()].filter((id) => id.startsWith(prefix));
+    const [only] = ids;
+    return ids.length === 1 && only !== undefined ? this.get(only) : undefined;
+  }
+
+  /** What an image does not fit of this machine, as Docker words it; undefined when it fits. */
+  platformWarning({ config }: CatalogImage): string | undefined {
+    const host = hostPlatform();
+    if (config.platform.architecture === '' || platformMatches(host, config.platform)) return undefined;
+    return `The requested image's platform (${formatPlatform(normalizePlatform(config.platform))}) does not match the detected host platform (${formatPlatform(host)}) and no specific platform was requested`;
+  }
+
+  /** Make a change; resolves with its revision when it is durable and readers were told. */
+  async commit(change: CatalogChange): Promise<bigint> {
+    const { undo, affected, released } = this.#apply(change);
+    let revision: bigint;
+    try {
+      revision = await this.#store.commit((batch) => this.#write(batch, change));
+    } catch (error) {
+      for (const step of undo.reverse()) step();
+      throw error;
+    }
+    if (affected.size > 0) this.#publish(revision, affected);
+    await this.#collector?.collect(released);
+    return revision;
+  }
+
+  #apply(change: CatalogChange): { undo: (() => void)[]; affected: Set<Digest>; released: string[] } {
+    const undo: (() => void)[] = [];
+    const affected = new Set<Digest>(change.touch);
+    const released: string[] = [];
+    for (const record of change.putImages ?? []) {
+      const before = this.#images.get(record.id)?.record;
+      this.#addImage(record);
+      undo.push(() => (before === undefined ? this.#dropImage(record.id) : this.#addImage(before)));
+      affected.add(record.id);
+    }
+    for (const { reference, imageId } of change.name ?? []) {
+      const before = this.named(reference);
+      this.#setName(reference, imageId);
+      undo.push(() => this.#setName(reference, before));
+      if (before !== undefined) affected.add(before);
+      affected.add(imageId);
+    }
+    for (const reference of change.unname ?? []) {
+      const before = this.named(reference);
+      this.#setName(reference, undefined);
+      undo.push(() => this.#setName(reference, before));
+      if (before !== undefined) affected.add(before);
+    }
+    for (const lease of change.putLeases ?? []) {
+      this.#addLease(lease);
+      undo.push(() => this.#dropLease(lease.containerId));
+    }
+    for (const id of change.removeLeases ?? []) {
+      const before = this.#leases.get(id);
+      released.push(...this.#dropLease(id));
+      undo.push(() => (before === undefined ? undefined : this.#addLease(before)));
+    }
+    for (const id of change.removeImages ?? []) {
+      const before = this.#images.get(id)?.record;
+      released.push(...this.#dropImage(id));
+      undo.push(() => (before === undefined ? undefined : this.#addImage(before)));
+      affected.add(id);
+    }
+    return { undo, affected, released };
+  }
+
+  #write(batch: Batch, change: CatalogChange): void {
+    for (const record of change.putImages ?? []) batch.put(this.#imageRecords, record.id, record);
+    for (const id of change.removeImages ?? []) batch.delete(this.#imageRecords, id);
+    for (const { reference, imageId } of change.name ?? []) {
+      batch.put(this.#referenceRecords, canonicalString(reference), { imageId });
+    }
+    for (const reference of change.unname ?? []) batch.delete(this.#referenceRecords, canonicalString(reference));
+    for (const lease of change.putLeases ?? []) batch.put(this.#leaseRecords, lease.containerId, lease);
+    for (const id of change.removeLeases ?? []) batch.delete(this.#leaseRecords, id);
+    for (const event of change.events ?? []) batch.emit(event);
+    if (change.reply !== undefined) batch.reply(change.reply.requestId, change.reply.encode(batch.revision));
+  }
+
+  /** Revision of the newest change that readers were told of. */
+  get revision(): bigint {
+    return this.#publishedRevision;
+  }
+
+  /** All images and then their changes. */
+  watch(): {
+    snapshot: CatalogImage[];
+    revision: bigint;
+    changes: (signal: AbortSignal) => AsyncGenerator<ImageChange<CatalogImage>>;
+  } {
+    const feed = new ChangeFeed<CatalogImage>(this.#publishedRevision);
+    this.#feeds.add(feed);
+    const feeds = this.#feeds;
+    return {
+      snapshot: this.all(),
+      revision: this.#publishedRevision,
+      async *changes(signal) {
+        try {
+          yield* feed.read(signal);
+        } finally {
+          feeds.delete(feed);
+        }
+      },
+    };
+  }
+
+  #publish(revision: bigint, affected: ReadonlySet<Digest>): void {
+    if (revision > this.#publishedRevision) this.#publishedRevision = revision;
+    const changes = new Map([...affected].map((id) => [id, this.get(id)]));
+    for (const feed of this.#feeds) feed.push(this.#publishedRevision, changes);
+  }
+
+  /** Keep layers and blobs from being collected until `release`. */
+  hold(): Hold {
+    return new Hold(this.#counts, (released) => this.#collector?.collect(released));
+  }
+
+  /** Whether any image, container or running operation needs the layer. */
+  usesLayer(chainId: string): boolean {
+    return this.#counts.isUsed(layerKey(chainId));
+  }
+
+  usesBlob(digest: string): boolean {
+    return this.#counts.isUsed(blobKey(digest));
+  }
+
+  #addImage(record: ImageRecord): void {
+    const known = this.#images.get(record.id);
+    this.#counts.retain(keysOf(record));
+    if (known !== undefined) {
+      this.#counts.release(keysOf(known.record));
+      known.record = record;
+      return;
+    }
+    const config = parseImageConfig(Buffer.from(record.configJson));
+    const entry: Entry = { record, config, references: new Map(), leases: new Map() };
+    for (const lease of this.#leases.values()) {
+      if (lease.imageId === record.id) entry.leases.set(lease.containerId, lease);
+    }
+    for (const [key, { reference, imageId }] of this.#references) {
+      if (imageId === record.id) entry.references.set(key, reference);
+    }
+    this.#images.set(record.id, entry);
+  }
+
+  #dropImage(id: Digest): string[] {
+    const entry = this.#images.get(id);
+    if (entry === undefined) return [];
+    this.#images.delete(id);
+    return this.#counts.release(keysOf(entry.record));
+  }
+
+  #setName(reference: Reference, imageId: Digest | undefined): void {
+    const key = canonicalString(reference);
+    const before = this.#references.get(key);
+    if (before !== undefined) this.#images.get(before.imageId)?.references.delete(key);
+    if (imageId === undefined) {
+      this.#references.delete(key);
+      return;
+    }
+    this.#references.set(key, { reference, imageId });
+    this.#images.get(imageId)?.references.set(key, reference);
+  }
+
+  #addLease(lease: LeaseRecord): void {
+    this.#dropLease(lease.containerId);
+    this.#leases.set(lease.containerId, lease);
+    this.#images.get(lease.imageId)?.leases.set(lease.containerId, lease);
+    this.#counts.retain(lease.chainIds.map(layerKey));
+  }
+
+  #dropLease(containerId: string): string[] {
+    const lease = this.#leases.get(containerId);
+    if (lease === undefined) return [];
+    this.#leases.delete(containerId);
+    this.#images.get(lease.imageId)?.leases.delete(containerId);
+    return this.#counts.release(lease.chainIds.map(layerKey));
+  }
+}
+
+/** What one operation (a pull, a load) needs while it runs. */
+export class Hold {
+  readonly #counts: UseCounts;
+  readonly #onRelease: (released: string[]) => Promise<void> | undefined;
+  #keys: string[] = [];
+
+  constructor(counts: UseCounts, onRelease: (released: string[]) => Promise<void> | undefined) {
+    this.#counts = counts;
+    this.#onRelease = onRelease;
+  }
+
+  layers(chainIds: readonly string[]): void {
+    this.#retain(chainIds.map(layerKey));
+  }
+
+  blobs(digests: readonly string[]): void {
+    this.#retain(digests.map(blobKey));
+  }
+
+  #retain(keys: string[]): void {
+    this.#counts.retain(keys);
+    this.#keys.push(...keys);
+  }
+
+  /** What no record has come to need meanwhile is removed. */
+  async release(): Promise<void> {
+    const keys = this.#keys;
+    this.#keys = [];
+    await this.#onRelease(this.#counts.release(keys));
+  }
+}
+
+function view({ record, config, references, leases }: Entry): CatalogImage {
+  const sorted = [...references].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, reference]) => reference);
+  return { record, config, references: sorted, leases: [...leases.values()] };
+}
+
+function keysOf({ id, manifest, index, layers }: ImageRecord): string[] {
+  return [
+    ...layers.map(({ chainId }) => layerKey(chainId)),
+    ...[id, manifest.digest, ...(index === null ? [] : [index.digest]), ...layers.map(({ blob }) => blob.digest)].map(
+      blobKey,
+    ),
+  ];
+}
+
+/** Undoes `layerKey` and `blobKey`. */
+export function parseUseKey(key: string): { readonly kind: 'layer' | 'blob'; readonly digest: Digest } {
+  const space = key.indexOf(' ');
+  return { kind: key.startsWith('layer') ? 'layer' : 'blob', digest: key.slice(space + 1) as Digest };
+}

@@ -1,0 +1,140 @@
+import type { Digest, Platform } from '@flotilla/oci';
+import type { Logger } from '@flotilla/log';
+import { KeyedLocks } from '@flotilla/store';
+import type { Catalog, CatalogImage } from '../catalog/catalog.js';
+import type { LeaseRecord } from '../catalog/records.js';
+import type { ContentStore } from '../content/content-store.js';
+import type { ContainerLayer, LayerStore } from '../layers/index.js';
+import { compressionOfFile } from '../pull/blob-compression.js';
+
+export interface ContainerLayerDeps {
+  readonly catalog: Catalog;
+  readonly content: ContentStore;
+  readonly layers: LayerStore;
+  readonly log: Logger;
+  readonly now: () => Date;
+}
+
+export interface PrepareRequest {
+  readonly containerId: string;
+  readonly containerName: string;
+  readonly image: string;
+  readonly platform: Platform | undefined;
+  readonly requestId: string;
+  /** The answer, kept for a repeated request. */
+  readonly encode: (prepared: PreparedLayer, revision: bigint) => Uint8Array;
+}
+
+export interface PreparedLayer extends ContainerLayer {
+  /** undefined: removed by force since; the layers stay. */
+  readonly image: CatalogImage | undefined;
+  readonly warnings: readonly string[];
+}
+
+/** A lease younger than this may belong to a container that the list of live ones does not know yet. */
+const reconcileGraceMs = 30_000;
+
+/** Leases of containers on images, with the layers that the containers write to. */
+export class ContainerLayers {
+  readonly #deps: ContainerLayerDeps;
+  readonly #locks = new KeyedLocks();
+
+  constructor(deps: ContainerLayerDeps) {
+    this.#deps = deps;
+  }
+
+  /**
+   * Lease an image and make the container's layer; a second call finds the first's, whatever the name means by now.
+   *
+   * @throws EngineError `notFound` `No such image: x`.
+   */
+  prepare(request: PrepareRequest): Promise<{ prepared: PreparedLayer; revision: bigint }> {
+    return this.#locks.run(request.containerId, async () => {
+      const { catalog, layers, now } = this.#deps;
+      const { containerId, containerName } = request;
+      const existing = catalog.lease(containerId);
+      if (existing !== undefined) {
+        const layer = await layers.createContainerLayer(containerId, existing.chainIds);
+        return {
+          prepared: { ...layer, image: catalog.get(existing.imageId), warnings: [] },
+          revision: catalog.revision,
+        };
+      }
+      const image = catalog.resolve(request.image, request.platform);
+      const chainIds = image.record.layers.map(({ chainId }) => chainId);
+      const warning = request.platform === undefined ? catalog.platformWarning(image) : undefined;
+      const hold = catalog.hold();
+      hold.layers(chainIds);
+      try {
+        await this.restoreLayers(image);
+        const layer = await layers.createContainerLayer(containerId, chainIds);
+        const prepared = { ...layer, image, warnings: warning === undefined ? [] : [warning] };
+        const lease: LeaseRecord = {
+          containerId,
+          containerName,
+          imageId: image.record.id,
+          chainIds,
+          createdAt: now().toISOString(),
+        };
+        const revision = await catalog.commit({
+          putLeases: [lease],
+          reply: { requestId: request.requestId, encode: (at) => request.encode(prepared, at) },
+        });
+        return { prepared, revision };
+      } catch (error) {
+        await layers.removeContainerLayer(containerId);
+        throw error;
+      } finally {
+        await hold.release();
+      }
+    });
+  }
+
+  /** Remove a container's layer and lease. What is not there is fine. */
+  release(
+    containerId: string,
+    reply?: { requestId: string; encode: (revision: bigint) => Uint8Array },
+  ): Promise<bigint> {
+    return this.#locks.run(containerId, async () => {
+      const { catalog, layers } = this.#deps;
+      const isLeased = catalog.lease(containerId) !== undefined;
+      const revision = isLeased ? await catalog.commit({ removeLeases: [containerId], reply }) : catalog.revision;
+      await layers.removeContainerLayer(containerId);
+      return revision;
+    });
+  }
+
+  /** Release every lease whose container is not in the list, but for very young ones; gives the released ids. */
+  async reconcile(liveIds: ReadonlySet<string>): Promise<string[]> {
+    const { catalog, log, now } = this.#deps;
+    const oldest = now().getTime() - reconcileGraceMs;
+    const gone = catalog
+      .leases()
+      .filter(({ containerId, createdAt }) => !liveIds.has(containerId) && Date.parse(createdAt) <= oldest)
+      .map(({ containerId }) => containerId);
+    for (const containerId of gone) {
+      await this.release(containerId);
+      log.info({ containerId }, 'released the layer of a container that is gone');
+    }
+    return gone;
+  }
+
+  /** Unpack again what a power failure took of an image's layers; its blobs are on the disk. */
+  async restoreLayers({ record }: CatalogImage): Promise<void> {
+    const { layers, content, log } = this.#deps;
+    let parentChainId: Digest | undefined;
+    for (const { chainId, diffId, blob } of record.layers) {
+      if (!layers.has(chainId)) {
+        const blobPath = content.path(blob.digest);
+        log.warn({ imageId: record.id, chainId }, 'unpacking a lost layer again');
+        await layers.applyLayer({
+          blobPath,
+          compression: await compressionOfFile(blobPath),
+          ...(parentChainId === undefined ? {} : { parentChainId }),
+          diffId,
+        });
+      }
+      parentChainId = chainId;
+    }
+  }
+}

@@ -1,0 +1,84 @@
+import { familiarString, normalizePlatform } from '@flotilla/oci';
+import type { Healthcheck, RunConfig } from '@flotilla/oci';
+import type { Timestamp, common, image } from '@flotilla/proto';
+import { timestampFromDate } from '@flotilla/proto';
+import type { CatalogImage } from '../catalog/catalog.js';
+
+/** The image as the contract has it. */
+export function imageMessage({ record, config, references, leases }: CatalogImage, lowerDirs: string[]): image.Image {
+  const { platform } = config;
+  return {
+    id: record.id,
+    repoTags: references.filter(({ digest }) => digest === undefined).map(familiarString),
+    repoDigests: references.filter(({ digest }) => digest !== undefined).map(familiarString),
+    parentId: record.parent,
+    comment: config.comment,
+    createdAt: config.created === undefined ? undefined : timestampOf(config.created),
+    author: config.author,
+    config: runConfigMessage(config.run),
+    platform: {
+      os: platform.os === '' ? 'linux' : platform.os,
+      architecture: platform.architecture,
+      variant: platform.variant,
+      osVersion: platform.osVersion ?? '',
+      osFeatures: [],
+    },
+    sizeBytes: BigInt(record.sizeBytes),
+    layers: record.layers.map(({ diffId }) => diffId),
+    lastTagTime: record.lastTaggedAt === '' ? undefined : timestampOf(record.lastTaggedAt),
+    heldBy: leases.map(({ containerId, containerName }) => ({ containerId, containerName })),
+    descriptor: descriptorMessage(record.index ?? record.manifest),
+    dockerVersion: config.dockerVersion,
+    lowerDirs,
+    createdKnown: config.created !== undefined,
+  };
+}
+
+function descriptorMessage({ digest, size, mediaType }: CatalogImage['record']['manifest']): common.Descriptor {
+  return { mediaType, digest, sizeBytes: BigInt(size), urls: [], annotations: {} };
+}
+
+export function runConfigMessage(run: RunConfig): image.ImageConfig {
+  return {
+    user: run.user,
+    exposedPorts: [...run.exposedPorts],
+    env: [...run.env],
+    entrypoint: [...(run.entrypoint ?? [])],
+    cmd: [...(run.cmd ?? [])],
+    volumes: [...run.volumes],
+    workingDir: run.workingDir,
+    labels: Object.fromEntries(run.labels),
+    stopSignal: run.stopSignal,
+    shell: [...run.shell],
+    healthcheck: run.healthcheck === undefined ? undefined : healthcheckMessage(run.healthcheck),
+    onBuild: [...run.onBuild],
+    argsEscaped: run.argsEscaped,
+    hasEntrypoint: run.entrypoint !== undefined,
+    hasCmd: run.cmd !== undefined,
+  };
+}
+
+function healthcheckMessage(health: Healthcheck): common.Healthcheck {
+  return {
+    test: [...health.test],
+    intervalNs: BigInt(health.interval),
+    timeoutNs: BigInt(health.timeout),
+    retries: BigInt(health.retries),
+    startPeriodNs: BigInt(health.startPeriod),
+    startIntervalNs: BigInt(health.startInterval),
+  };
+}
+
+/** RFC 3339 text, already checked, with all its nanoseconds. */
+export function timestampOf(text: string): Timestamp {
+  const fraction = /\.(\d+)/.exec(text)?.[1] ?? '';
+  const whole = timestampFromDate(new Date(text.replace(/\.\d+/, '')));
+  return { seconds: whole.seconds, nanos: Number(fraction.slice(0, 9).padEnd(9, '0')) };
+}
+
+/** The platform of a request; fields that are empty stay so. */
+export function platformOf(message: common.Platform | undefined) {
+  if (message === undefined || (message.os === '' && message.architecture === '')) return undefined;
+  const { os, architecture, variant } = message;
+  return normalizePlatform({ os: os === '' ? 'linux' : os, architecture, variant });
+}

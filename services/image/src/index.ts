@@ -1,0 +1,2 @@
+export { startImageService } from './server.js';
+export type { ImageServiceDeps } from './server.js';

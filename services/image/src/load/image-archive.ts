@@ -1,0 +1,131 @@
+import { createHash } from 'node:crypto';
+import { open, readFile, rm } from 'node:fs/promises';
+import { posix } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { dataLoss, invalidArgument, isEngineError } from '@flotilla/errors';
+import { maxConfigBytes, sha256Digest } from '@flotilla/oci';
+import type { Digest } from '@flotilla/oci';
+import { extract } from 'tar-stream';
+import { compressionOf } from '../pull/blob-compression.js';
+
+/** A file of an archive, spooled to the disk. */
+export interface ArchiveFile {
+  readonly path: string;
+  readonly size: number;
+  /** Known for compressed and small files, those that are kept as they are; empty for large plain ones. */
+  readonly digest: Digest | '';
+}
+
+const maxFiles = 20_000;
+const maxLinks = 16;
+const hashAlwaysBelow = 16 * 1024 * 1024;
+
+/**
+ * An archive of images on the disk, its files by their names inside. Names are looked up, never used as paths here.
+ * Disposing removes what nobody has taken.
+ */
+export class ImageArchive implements AsyncDisposable {
+  readonly #files = new Map<string, ArchiveFile>();
+  readonly #links = new Map<string, string>();
+  readonly #scratchPath: () => string;
+  readonly #spooled = new Set<string>();
+
+  constructor(scratchPath: () => string) {
+    this.#scratchPath = scratchPath;
+  }
+
+  /** Spool a plain tar. @throws EngineError `dataLoss` for what is no tar or is cut short. */
+  async receive(source: AsyncIterable<Buffer>): Promise<void> {
+    const tar = extract();
+    let entries = 0;
+    tar.on('entry', (header, stream, next) => {
+      entries += 1;
+      const settle = (error?: Error): void => next(error);
+      if (entries > maxFiles) {
+        settle(invalidArgument(`invalid archive: more than ${maxFiles} entries`));
+        return;
+      }
+      this.#receiveEntry(header, stream).then(
+        () => settle(),
+        (error: unknown) => settle(error instanceof Error ? error : new Error(String(error))),
+      );
+    });
+    try {
+      await pipeline(Readable.from(source), tar);
+    } catch (cause) {
+      if (isEngineError(cause) || isSystemError(cause)) throw cause;
+      throw dataLoss(`invalid archive: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    }
+  }
+
+  async #receiveEntry(
+    header: { name: string; type?: string | null | undefined; linkname?: string | null | undefined },
+    stream: AsyncIterable<unknown> & { resume(): unknown },
+  ): Promise<void> {
+    const name = cleanName(header.name);
+    if ((header.type === 'symlink' || header.type === 'link') && header.linkname != null) {
+      const base = header.type === 'symlink' ? posix.dirname(name) : '';
+      this.#links.set(name, cleanName(posix.join(base, header.linkname)));
+    }
+    if (header.type !== 'file' && header.type !== 'contiguous-file') {
+      stream.resume();
+      return;
+    }
+    const path = this.#scratchPath();
+    this.#spooled.add(path);
+    const file = await open(path, 'wx', 0o600);
+    const hash = createHash('sha256');
+    let size = 0;
+    let isHashed = true;
+    try {
+      for await (const chunk of stream as AsyncIterable<Buffer>) {
+        if (size === 0) isHashed = compressionOf(chunk) !== 'none';
+        if (isHashed || size < hashAlwaysBelow) hash.update(chunk);
+        let done = 0;
+        while (done < chunk.length) done += (await file.write(chunk, done, chunk.length - done)).bytesWritten;
+        size += chunk.length;
+      }
+    } finally {
+      await file.close();
+    }
+    const isWhole = isHashed || size <= hashAlwaysBelow;
+    this.#files.set(name, { path, size, digest: isWhole ? sha256Digest(hash.digest('hex')) : '' });
+  }
+
+  /** The file of that name, symbolic links followed; undefined if there is none. */
+  find(name: string): ArchiveFile | undefined {
+    let current = cleanName(name);
+    for (let hop = 0; hop < maxLinks; hop += 1) {
+      const file = this.#files.get(current);
+      if (file !== undefined) return file;
+      const target = this.#links.get(current);
+      if (target === undefined) return undefined;
+      current = target;
+    }
+    return undefined;
+  }
+
+  /** A small file. @throws EngineError `invalidArgument` if it is missing or large. */
+  async read(name: string, limit = maxConfigBytes): Promise<Buffer> {
+    const file = this.find(name);
+    if (file === undefined)
+      throw invalidArgument(`invalid archive: does not contain ${JSON.stringify(name.slice(0, 200))}`);
+    if (file.size > limit)
+      throw invalidArgument(`invalid archive: ${name.slice(0, 200)} is larger than ${limit} bytes`);
+    return readFile(file.path);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const path of this.#spooled) await rm(path, { force: true });
+  }
+}
+
+/** Relative, without `.` and `..`. */
+function cleanName(name: string): string {
+  return posix.normalize(`/${name}`).slice(1).replace(/\/$/, '');
+}
+
+function isSystemError(error: unknown): boolean {
+  return error instanceof Error && 'syscall' in error;
+}

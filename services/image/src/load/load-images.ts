@@ -1,0 +1,144 @@
+import { invalidArgument } from '@flotilla/errors';
+import { familiarString, mediaTypes, parseImageConfig, shortId } from '@flotilla/oci';
+import type { Platform } from '@flotilla/oci';
+import type { Catalog, CatalogChange, Hold } from '../catalog/catalog.js';
+import { imageLoaded } from '../images/image-events.js';
+import { blobsOf } from '../pull/pull-image.js';
+import type { ProgressLog } from '../pull/progress-log.js';
+import { readArchive } from './archive-contents.js';
+import type { ArchivedImage } from './archive-contents.js';
+import { decompressed } from './decompress-stream.js';
+import { ImageArchive } from './image-archive.js';
+import { makeImageRecord, placesOf, storeLayer } from './store-image.js';
+import type { StoreDeps } from './store-image.js';
+
+export interface LoadDeps extends StoreDeps {
+  readonly catalog: Catalog;
+}
+
+export interface LoadOptions {
+  /** No bars, only what was loaded. */
+  readonly quiet: boolean;
+  readonly platforms: readonly Platform[];
+}
+
+/**
+ * Load every image of an archive. Each becomes visible when all of it is there; one that fails ends the load, and those
+ * before it stay, as with dockerd.
+ */
+export async function loadImages(
+  deps: LoadDeps,
+  source: AsyncIterable<Buffer>,
+  options: LoadOptions,
+  log: ProgressLog,
+  signal: AbortSignal,
+): Promise<bigint> {
+  await using archive = new ImageArchive(() => deps.content.scratchPath());
+  await archive.receive(decompressed(source));
+  signal.throwIfAborted();
+  let revision = deps.catalog.revision;
+  for (const image of await readArchive(archive, options.platforms)) {
+    const hold = deps.catalog.hold();
+    try {
+      revision = await loadImage(deps, archive, image, options.quiet ? undefined : log, log, hold, signal);
+    } finally {
+      await hold.release();
+    }
+  }
+  return revision;
+}
+
+async function loadImage(
+  deps: LoadDeps,
+  archive: ImageArchive,
+  image: ArchivedImage,
+  bars: ProgressLog | undefined,
+  log: ProgressLog,
+  hold: Hold,
+  signal: AbortSignal,
+): Promise<bigint> {
+  const { content } = deps;
+  const config = parseImageConfig(image.configBytes);
+  const expected = config.diffIds.length;
+  if (image.layerNames.length !== expected) {
+    throw invalidArgument(
+      `invalid manifest, layers length mismatch: expected ${expected}, got ${image.layerNames.length}`,
+    );
+  }
+  if (config.platform.os !== '' && config.platform.os !== 'linux') {
+    throw invalidArgument(`cannot load ${config.platform.os} image on linux`);
+  }
+  const stop = new AbortController();
+  const stored = await Promise.allSettled(
+    placesOf(config.diffIds).map(async (place, at) => {
+      try {
+        const name = image.layerNames[at] ?? '';
+        const file = archive.find(name);
+        if (file === undefined)
+          throw invalidArgument(`invalid archive: does not contain ${JSON.stringify(name.slice(0, 200))}`);
+        const onProgress = (readBytes: number): void =>
+          bars?.detail(shortId(place.diffId), 'Loading layer', readBytes, file.size);
+        onProgress(0);
+        return await storeLayer(deps, file, place, hold, AbortSignal.any([signal, stop.signal]), onProgress);
+      } catch (error) {
+        stop.abort(error);
+        throw error;
+      }
+    }),
+  );
+  signal.throwIfAborted();
+  const layers = stored.map((result) => {
+    if (result.status === 'rejected') throw stop.signal.reason;
+    return result.value;
+  });
+  // A manifest names blobs: it is kept only if they all are.
+  const kept = layers.every(({ isKept }) => isKept) ? image.manifest : undefined;
+  const record = await makeImageRecord(
+    deps,
+    {
+      configBytes: image.configBytes,
+      layers: layers.map((layer, at) => {
+        const stated = kept?.manifest.layers[at];
+        return stated === undefined
+          ? layer.record
+          : { ...layer.record, blob: { ...layer.record.blob, mediaType: stated.mediaType } };
+      }),
+      sizeBytes: layers.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+      manifestBytes: kept?.bytes,
+      manifestType: kept?.manifest.mediaType ?? mediaTypes.ociManifest,
+    },
+    hold,
+  );
+  await content.settled(blobsOf(record).map(({ digest }) => digest));
+  signal.throwIfAborted();
+  return commitLoaded(deps, record, config, image, log);
+}
+
+async function commitLoaded(
+  { catalog, now }: LoadDeps,
+  record: Awaited<ReturnType<typeof makeImageRecord>>,
+  config: ReturnType<typeof parseImageConfig>,
+  { names }: ArchivedImage,
+  log: ProgressLog,
+): Promise<bigint> {
+  for (const name of names) {
+    const before = catalog.named(name);
+    if (before !== undefined && before !== record.id) {
+      log.push({
+        status: '',
+        stream: `The image ${familiarString(name)} already exists, renaming the old one with ID ${before} to empty string\n`,
+      });
+    }
+  }
+  const lastTaggedAt = names.length === 0 ? '' : now().toISOString();
+  const known = catalog.get(record.id)?.record;
+  const change: CatalogChange = {
+    putImages: [{ ...(known ?? record), lastTaggedAt: lastTaggedAt || (known?.lastTaggedAt ?? '') }],
+    name: names.map((reference) => ({ reference, imageId: record.id })),
+    events: [imageLoaded(record.id, config)],
+  };
+  const revision = await catalog.commit(change);
+  for (const name of names) log.push({ status: '', stream: `Loaded image: ${familiarString(name)}\n` });
+  if (names.length === 0) log.push({ status: '', stream: `Loaded image ID: ${record.id}\n` });
+  return revision;
+}

@@ -1,0 +1,119 @@
+import { isEngineError, unavailable } from '@flotilla/errors';
+import { maxManifestBytes, parseDigest, repositoryName } from '@flotilla/oci';
+import type { Descriptor, Digest, Reference } from '@flotilla/oci';
+import type { common, registry } from '@flotilla/proto';
+import type { TypedClient } from '@flotilla/rpc';
+import type { ContentStore } from '../content/content-store.js';
+import { SharedTasks } from './shared-tasks.js';
+
+export interface SourceManifest {
+  readonly mediaType: string;
+  readonly digest: Digest;
+  readonly content: Buffer;
+  readonly warnings: readonly string[];
+}
+
+export interface FetchProgress {
+  readonly current: number;
+  readonly total: number;
+  /** e.g. "Retrying in 5 seconds"; empty while bytes come. */
+  readonly status: string;
+}
+
+export type RegistryRpc = TypedClient<typeof registry.RegistryServiceService>;
+export type Credentials = common.RegistryCredentials | undefined;
+
+const manifestDeadlineMs = 120_000;
+/** How long a registry-proxy that restarts is waited for; it resumes what it had. */
+const proxyOutageMs = 30_000;
+
+/** Manifests and blobs, brought by registry-proxy. */
+export class RegistrySource {
+  readonly #rpc: RegistryRpc;
+  readonly #content: ContentStore;
+  readonly #fetches = new SharedTasks<FetchProgress, void>();
+
+  constructor(rpc: RegistryRpc, content: ContentStore) {
+    this.#rpc = rpc;
+    this.#content = content;
+  }
+
+  /** @throws EngineError as the registry refused, in Docker's words. */
+  async manifest(
+    repository: Reference,
+    target: string,
+    credentials: Credentials,
+    signal: AbortSignal,
+  ): Promise<SourceManifest> {
+    const answer = await this.#rpc.resolveManifest(
+      { repository: repositoryName(repository), reference: target, credentials },
+      { deadlineMs: manifestDeadlineMs, signal },
+    );
+    if (answer.content.length > maxManifestBytes) throw unavailable('the registry sent too large a manifest');
+    const { mediaType, content, warnings } = answer;
+    return { mediaType, digest: parseDigest(answer.digest), content, warnings };
+  }
+
+  /** Tags of a repository. */
+  async tags(repository: Reference, credentials: Credentials, signal: AbortSignal): Promise<string[]> {
+    const request = { repository: repositoryName(repository), credentials };
+    return (await this.#rpc.listTags(request, { deadlineMs: manifestDeadlineMs, signal })).tags;
+  }
+
+  /** Have the blob in the content store; concurrent callers share one transfer. The caller holds the digest in the catalog. */
+  async fetch(
+    repository: Reference,
+    blob: Descriptor,
+    credentials: Credentials,
+    report: (progress: FetchProgress) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (this.#content.has(blob.digest)) return;
+    await this.#fetches.join(blob.digest, report, signal, (tell, stop) =>
+      this.#fetch(repository, blob, credentials, tell, stop),
+    );
+  }
+
+  async #fetch(
+    repository: Reference,
+    { digest, size, urls }: Descriptor,
+    credentials: Credentials,
+    report: (progress: FetchProgress) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (this.#content.has(digest)) return;
+    let outageEnds: number | undefined;
+    for (;;) {
+      try {
+        const stream = this.#rpc.fetchBlob(
+          {
+            repository: repositoryName(repository),
+            digest,
+            sizeBytes: BigInt(size),
+            credentials,
+            urls: [...urls],
+            stream: false,
+          },
+          { signal },
+        );
+        for await (const { event } of stream) {
+          outageEnds = undefined;
+          if (event?.$case === 'progress') {
+            const { currentBytes, totalBytes, status } = event.value;
+            report({ current: Number(currentBytes), total: Number(totalBytes), status });
+          } else if (event?.$case === 'done') {
+            await this.#content.adopt(digest, event.value.path);
+            return;
+          }
+        }
+        throw unavailable('registry-proxy ended a transfer early');
+      } catch (error) {
+        signal.throwIfAborted();
+        // Only registry-proxy's own death is `unavailable`: a registry's failure comes as another kind.
+        if (!isEngineError(error, 'unavailable')) throw error;
+        outageEnds ??= Date.now() + proxyOutageMs;
+        if (Date.now() > outageEnds) throw error;
+      }
+    }
+  }
+}

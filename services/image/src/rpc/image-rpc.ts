@@ -1,0 +1,216 @@
+import { isNameOnly, parseReference, withDefaultTag, withTagOrDigest } from '@flotilla/oci';
+import { image, timestampToDate } from '@flotilla/proto';
+import { bidi, clientStream, serverStream, serviceEntry, unary } from '@flotilla/rpc';
+import type { CallContext, ServiceEntry } from '@flotilla/rpc';
+import type { Catalog, CatalogImage } from '../catalog/catalog.js';
+import type { ContainerLayers, PreparedLayer } from '../containers/container-layers.js';
+import { historyOf } from '../images/history.js';
+import { imageMessage, platformOf } from '../images/image-message.js';
+import { tagReference } from '../images/images.js';
+import type { Images } from '../images/images.js';
+import type { RemovalPlan } from '../images/remove-image.js';
+import type { LayerStore } from '../layers/index.js';
+import { importImage } from '../load/import-image.js';
+import { loadImages } from '../load/load-images.js';
+import type { LoadDeps } from '../load/load-images.js';
+import { ProgressLog } from '../pull/progress-log.js';
+import type { Puller } from '../pull/pull-image.js';
+import { readUpload } from './streams.js';
+
+export interface ImageRpcDeps {
+  readonly catalog: Catalog;
+  readonly images: Images;
+  readonly puller: Puller;
+  readonly load: LoadDeps;
+  readonly containers: ContainerLayers;
+  readonly layers: LayerStore;
+}
+
+/** ImageService over the domain. */
+export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
+  const { catalog, images, puller, load, containers, layers } = deps;
+  const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it));
+
+  return serviceEntry(image.ImageServiceService, {
+    pullImage: serverStream(async function* (request: image.PullImageRequest, { signal }: CallContext) {
+      const named = parseReference(request.name);
+      const reference = request.tag === '' ? named : withTagOrDigest(named, request.tag);
+      const log = new ProgressLog();
+      const wanted = { platform: platformOf(request.platform), credentials: request.credentials };
+      const work = (stop: AbortSignal): Promise<bigint> =>
+        request.allTags && isNameOnly(reference)
+          ? puller.pullAll({ ...wanted, reference }, log, stop)
+          : puller.pull({ ...wanted, reference: withDefaultTag(reference) }, log, stop);
+      for await (const { lines, result } of log.during(work, signal)) {
+        yield { progress: lines, revision: result ?? 0n };
+      }
+    }),
+
+    loadImages: bidi(async function* (requests: AsyncIterable<image.LoadImagesRequest>, { signal }: CallContext) {
+      const { start, data } = await readUpload<image.LoadStart>(requests);
+      const options = { quiet: start.quiet, platforms: start.platforms.flatMap((it) => platformOf(it) ?? []) };
+      const log = new ProgressLog();
+      const work = (stop: AbortSignal): Promise<bigint> => loadImages(load, data, options, log, stop);
+      for await (const { lines, result } of log.during(work, signal)) {
+        yield { progress: lines, revision: result ?? 0n };
+      }
+    }),
+
+    importImage: clientStream(async (requests: AsyncIterable<image.ImportImageRequest>, { signal, requestId }) => {
+      const { start, data } = await readUpload<image.ImportStart>(requests);
+      const options = {
+        reference: start.repository === '' ? undefined : tagReference(start.repository, start.tag),
+        message: start.message,
+        changes: start.changes,
+        platform: platformOf(start.platform),
+        source: start.source === '' ? '-' : start.source,
+      };
+      const { id, revision } = await importImage(load, data, options, signal, (imageId) => ({
+        requestId,
+        encode: (at) => image.ImportImageResponse.encode({ imageId, revision: at }).finish(),
+      }));
+      return { imageId: id, revision };
+    }),
+
+    getImage: unary(({ name, platform }: image.GetImageRequest) =>
+      Promise.resolve({ image: messageOf(images.get(name, platformOf(platform))) }),
+    ),
+
+    listImages: unary((_: image.ListImagesRequest) =>
+      Promise.resolve({ images: catalog.all().sort(newestFirst).map(messageOf), revision: catalog.revision }),
+    ),
+
+    getImageHistory: unary(({ name, platform }: image.GetImageHistoryRequest) => {
+      const found = images.get(name, platformOf(platform));
+      return Promise.resolve({ entries: historyOf(found, (chainId) => images.layerBytes(chainId)) });
+    }),
+
+    tagImage: unary(
+      async ({ name, repository, tag }: image.TagImageRequest, { requestId }) => ({
+        revision: await images.tag(name, repository, tag, {
+          requestId,
+          encode: (revision) => image.TagImageResponse.encode({ revision }).finish(),
+        }),
+      }),
+      { idempotent: image.TagImageResponse },
+    ),
+
+    removeImage: unary(
+      async (request: image.RemoveImageRequest, { requestId }) => {
+        const options = {
+          force: request.force,
+          noPrune: request.noPrune,
+          running: new Set(request.runningContainerIds),
+        };
+        const { removed, revision } = await images.remove(request.name, options, (what) => ({
+          requestId,
+          encode: (at) => image.RemoveImageResponse.encode({ removed: removedMessages(what), revision: at }).finish(),
+        }));
+        return { removed: removedMessages(removed), revision };
+      },
+      { idempotent: image.RemoveImageResponse },
+    ),
+
+    pruneImages: unary(async (request: image.PruneImagesRequest, { signal }) => {
+      const filter = {
+        dangling: request.dangling,
+        until: request.until === undefined ? undefined : timestampToDate(request.until),
+        labels: request.labels,
+        excludedLabels: request.excludedLabels,
+      };
+      const { removed, reclaimedBytes, revision } = await images.prune(filter, signal);
+      return { removed: removedMessages(removed), reclaimedBytes: BigInt(reclaimedBytes), revision };
+    }),
+
+    getImageUsage: unary((_: image.GetImageUsageRequest) => {
+      const usage = images.usage();
+      return Promise.resolve({
+        images: usage.images.map(({ image: { record, leases }, sharedBytes }) => ({
+          id: record.id,
+          sizeBytes: BigInt(record.sizeBytes),
+          sharedSizeBytes: BigInt(sharedBytes),
+          containers: BigInt(leases.length),
+        })),
+        layersSizeBytes: BigInt(usage.layersBytes),
+      });
+    }),
+
+    watchImages: serverStream(async function* (_: image.WatchImagesRequest, { signal }: CallContext) {
+      const { snapshot, revision, changes } = catalog.watch();
+      const reader = changes(signal);
+      try {
+        for (const it of snapshot) yield upsert(revision, messageOf(it));
+        yield { revision, change: { $case: 'synced', value: {} } } satisfies image.WatchImagesResponse;
+        for await (const change of reader) {
+          yield change.value === undefined
+            ? ({
+                revision: change.revision,
+                change: { $case: 'removed', value: change.id },
+              } satisfies image.WatchImagesResponse)
+            : upsert(change.revision, messageOf(change.value));
+        }
+      } finally {
+        await reader.return(undefined);
+      }
+    }),
+
+    prepareContainerLayer: unary(
+      async (request: image.PrepareContainerLayerRequest, { requestId }) => {
+        const { containerId = '', containerName = '' } = request.holder ?? {};
+        const respond = (prepared: PreparedLayer, revision: bigint): image.PrepareContainerLayerResponse => ({
+          image: prepared.image === undefined ? undefined : messageOf(prepared.image),
+          lowerDirs: prepared.lower,
+          upperDir: prepared.upper,
+          workDir: prepared.work,
+          warnings: [...prepared.warnings],
+          revision,
+        });
+        const { prepared, revision } = await containers.prepare({
+          containerId,
+          containerName,
+          image: request.image,
+          platform: platformOf(request.platform),
+          requestId,
+          encode: (it, at) => image.PrepareContainerLayerResponse.encode(respond(it, at)).finish(),
+        });
+        return respond(prepared, revision);
+      },
+      { idempotent: image.PrepareContainerLayerResponse },
+    ),
+
+    releaseContainerLayer: unary(
+      async ({ containerId }: image.ReleaseContainerLayerRequest, { requestId }) => ({
+        revision: await containers.release(containerId, {
+          requestId,
+          encode: (revision) => image.ReleaseContainerLayerResponse.encode({ revision }).finish(),
+        }),
+      }),
+      { idempotent: image.ReleaseContainerLayerResponse },
+    ),
+
+    getContainerLayerUsage: unary(async ({ containerId }: image.GetContainerLayerUsageRequest, { signal }) => {
+      const sizeRw = await layers.containerLayerSize(containerId, signal);
+      const chainIds = catalog.lease(containerId)?.chainIds ?? [];
+      const below = chainIds.reduce((sum, chainId) => sum + BigInt(images.layerBytes(chainId)), 0n);
+      return { sizeRwBytes: sizeRw, sizeRootFsBytes: sizeRw + below };
+    }),
+
+    reconcileHolders: unary(async ({ liveContainerIds }: image.ReconcileHoldersRequest) => ({
+      released: await containers.reconcile(new Set(liveContainerIds)),
+    })),
+  });
+}
+
+const upsert = (revision: bigint, value: image.Image): image.WatchImagesResponse => ({
+  revision,
+  change: { $case: 'upsert', value },
+});
+
+function removedMessages(removed: RemovalPlan['removed']): image.RemovedImage[] {
+  return removed.map(({ kind, what }) => ({ what: { $case: kind, value: what } }));
+}
+
+/** By the configuration's time, as `docker images` sorts. */
+function newestFirst(a: CatalogImage, b: CatalogImage): number {
+  return Date.parse(b.config.created ?? '1970-01-01') - Date.parse(a.config.created ?? '1970-01-01');
+}
