@@ -6,6 +6,8 @@ import { TtrpcError } from './ttrpc-client.js';
  * "no such file" too. Source: moby/moby daemon/errors.go, setExitCodeFromError.
  */
 export function exitCodeOfRuntimeError(text: string): 125 | 126 | 127 {
+  // The runtime itself cannot be run.
+  if (text.includes('unable to retrieve OCI runtime error')) return 125;
   if (text.includes('executable file not found in $PATH')) return 127;
   const about = /exec: \\?"/.exec(text);
   if (about === null) return 125;

@@ -159,6 +159,11 @@ export class ShimClient {
     await this.#call('ResizePty', shim.ResizePtyRequest, { id: this.#id, execId, width, height }, nothing);
   }
 
+  /** The shim's own pid. */
+  async shimPid(): Promise<number> {
+    return (await this.#call('Connect', shim.ConnectRequest, { id: this.#id }, shim.ConnectResponse)).shimPid;
+  }
+
   /** Close the shim's own write end of standard input, so that the process reads the end once the FIFO is empty. */
   async closeStdin(execId = ''): Promise<void> {
     await this.#call('CloseIO', shim.CloseIORequest, { id: this.#id, execId, stdin: true }, nothing);

@@ -1,31 +1,84 @@
-import { type StdioOptions, spawn } from 'node:child_process';
+import { type StdioOptions, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { shim } from '@flotilla/proto';
 import { parseShimAddress, SHIM_NAMESPACE } from './shim-client.js';
+import { listenUnix } from './shim-socket.js';
 
 export interface ShimProgram {
   /** Path of containerd-shim-runc-v2. */
   readonly path: string;
-  /** Keeps engines apart: it is part of the hash that names the shim's socket. */
+  /** Keeps engines apart: the shims' sockets lie in it. */
   readonly execRoot: string;
   /** Socket of our events server. */
   readonly eventsPath: string;
+}
+
+/** A shim that was started. */
+export interface StartedShim {
+  /** As `parseShimAddress` reads it. */
+  readonly address: string;
+  /** Known when the shim is our own child. */
+  readonly pid: number | undefined;
 }
 
 const START_LIMIT_MS = 30_000;
 const DELETE_LIMIT_MS = 60_000;
 
 /**
- * Descriptors that the shim inherits start here: it keeps the read ends of its own output FIFOs open without knowing it, so that what is in
- * them outlives this process. High numbers, because Go moves its own descriptors to the lowest free ones over what it inherited.
+ * Descriptors that the shim inherits start here: it keeps the read ends of its own output FIFOs open without knowing it, so that what is in them
+ * outlives this process. High numbers, because Go moves its own descriptors to the lowest free ones over what it inherited.
  */
 const FIRST_INHERITED_FD = 20;
 
+/** Where our own sockets for shims lie. */
+export function shimSocketDirectory(execRoot: string): string {
+  return join(execRoot, 's');
+}
+
+/** Whether this shim takes its socket as descriptor 3 when it is started without a command (1.6 and 1.7), so that its own `start` can be left out. */
+export async function takesListeningSocket(program: ShimProgram): Promise<boolean> {
+  const { stdout } = await promisify(execFile)(program.path, ['-v'], { timeout: START_LIMIT_MS });
+  return /Version:\s*v?1\.[67]\./.test(stdout);
+}
+
 /**
- * Start the shim of a container.
- * `heldFds` stay open in it as long as it lives. Returns its address as it printed it.
+ * Start the shim of a container without its `start` command, which saves a process: the socket is made here. Returns at once; the shim
+ * answers as soon as it is up. `heldFds` stay open in it as long as it lives.
+ * @throws Error when the program cannot be run or the socket cannot be made.
+ */
+export function spawnShim(program: ShimProgram, id: string, bundle: string, heldFds: readonly number[]): StartedShim {
+  const socketPath = join(shimSocketDirectory(program.execRoot), id.slice(0, 16));
+  const address = `unix://${socketPath}`;
+  writeFileSync(join(bundle, 'address'), address);
+  const socketFd = listenUnix(socketPath);
+  const logFd = openSync(join(bundle, 'log'), 'a');
+  try {
+    const child = spawn(program.path, ['-namespace', SHIM_NAMESPACE, '-id', id, '-address', grpcAddress(program)], {
+      cwd: bundle,
+      stdio: ['ignore', 'ignore', logFd, socketFd, ...inherited(4, heldFds)],
+      env: shimEnvironment(program),
+      // A session of its own: signals to our process group are not for it.
+      detached: true,
+    });
+    child.on('error', () => undefined);
+    child.unref();
+    if (child.pid === undefined) throw new Error(`${program.path} cannot be run`);
+    writeFileSync(join(bundle, 'shim.pid'), String(child.pid));
+    return { address, pid: child.pid };
+  } catch (error) {
+    rmSync(socketPath, { force: true });
+    throw error;
+  } finally {
+    closeSync(socketFd);
+    closeSync(logFd);
+  }
+}
+
+/**
+ * Start the shim of a container by its `start` command. `heldFds` stay open in it as long as it lives.
  * @throws Error with what the shim printed.
  */
 export async function startShim(
@@ -33,49 +86,57 @@ export async function startShim(
   id: string,
   bundle: string,
   heldFds: readonly number[],
-): Promise<string> {
+): Promise<StartedShim> {
   // The shim dies silently without its log file.
   writeFileSync(join(bundle, 'log'), '', { flag: 'a' });
-  const args = [...commonArguments(program, id), 'start'];
-  const { stdout } = await runShim(program, args, bundle, START_LIMIT_MS, heldFds);
+  const stdout = await runShim(program, [...commonArguments(program, id), 'start'], bundle, START_LIMIT_MS, heldFds);
   const address = stdout.toString().trim();
   parseShimAddress(address);
-  return address;
+  return { address, pid: undefined };
 }
 
-/** What the shim's own `delete` found: when the process was killed by it, 137. */
-export interface ShimDeletion {
-  readonly exitCode: number;
+/** The end of what a shim had to say about itself. */
+export function shimLogTail(bundle: string): string {
+  return readIfThere(join(bundle, 'log')).trim().split('\n').slice(-3).join('; ');
 }
 
 /**
- * Kill and remove whatever is left of a container whose shim is dead (or never came up): processes, cgroup, runtime state, the shim's socket.
- * Idempotent. A shim that still lives is killed first.
+ * Kill and remove whatever is left of a container whose shim is dead (or never came up): processes, cgroup, runtime state, the shim's socket. A shim
+ * that still lives is killed first. Idempotent.
  */
-export async function deleteDeadShim(program: ShimProgram, id: string, bundle: string): Promise<ShimDeletion> {
+export async function deleteDeadShim(program: ShimProgram, id: string, bundle: string): Promise<void> {
   killLeftShim(id, bundle);
-  const args = [...commonArguments(program, id), '-bundle', bundle, 'delete'];
-  let exitCode = 137;
   try {
-    const { stdout } = await runShim(program, args, bundle, DELETE_LIMIT_MS, []);
-    exitCode = shim.DeleteResponse.decode(stdout).exitStatus || 137;
+    const args = [...commonArguments(program, id), '-bundle', bundle, 'delete'];
+    shim.DeleteResponse.decode(await runShim(program, args, bundle, DELETE_LIMIT_MS, []));
   } finally {
     removeShimSocket(bundle);
   }
-  return { exitCode };
 }
 
 function commonArguments(program: ShimProgram, id: string): string[] {
-  return [
-    '-namespace',
-    SHIM_NAMESPACE,
-    '-id',
-    id,
-    '-address',
-    join(program.execRoot, 'containerd.sock'),
-    '-publish-binary',
-    '/bin/false',
-  ];
+  const address = grpcAddress(program);
+  return ['-namespace', SHIM_NAMESPACE, '-id', id, '-address', address, '-publish-binary', '/bin/false'];
+}
+
+function grpcAddress(program: ShimProgram): string {
+  return join(program.execRoot, 'containerd.sock');
+}
+
+function shimEnvironment(program: ShimProgram): NodeJS.ProcessEnv {
+  return {
+    PATH: process.env['PATH'] ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+    TTRPC_ADDRESS: program.eventsPath,
+    GRPC_ADDRESS: grpcAddress(program),
+    NAMESPACE: SHIM_NAMESPACE,
+    GOMAXPROCS: '2',
+  };
+}
+
+/** Entries for descriptors from `next` on that leave free what is below `FIRST_INHERITED_FD`. */
+function inherited(next: number, fds: readonly number[]): ('ignore' | number)[] {
+  if (fds.length === 0) return [];
+  return [...Array.from({ length: FIRST_INHERITED_FD - next }, () => 'ignore' as const), ...fds];
 }
 
 async function runShim(
@@ -84,25 +145,10 @@ async function runShim(
   bundle: string,
   limitMs: number,
   heldFds: readonly number[],
-): Promise<{ stdout: Buffer }> {
-  const stdio: StdioOptions = ['ignore', 'pipe', 'pipe'];
-  if (heldFds.length > 0) {
-    while (stdio.length < FIRST_INHERITED_FD) stdio.push('ignore');
-    stdio.push(...heldFds);
-  }
-  const child = spawn(program.path, args, {
-    cwd: bundle,
-    stdio,
-    timeout: limitMs,
-    killSignal: 'SIGKILL',
-    env: {
-      PATH: process.env['PATH'] ?? '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
-      TTRPC_ADDRESS: program.eventsPath,
-      GRPC_ADDRESS: join(program.execRoot, 'containerd.sock'),
-      NAMESPACE: SHIM_NAMESPACE,
-      GOMAXPROCS: '2',
-    },
-  });
+): Promise<Buffer> {
+  const stdio: StdioOptions = ['ignore', 'pipe', 'pipe', ...inherited(3, heldFds)];
+  const env = shimEnvironment(program);
+  const child = spawn(program.path, args, { cwd: bundle, stdio, env, timeout: limitMs, killSignal: 'SIGKILL' });
   const stdout: Buffer[] = [];
   let stderr = '';
   child.stdout?.on('data', (chunk: Buffer) => stdout.push(chunk));
@@ -112,10 +158,10 @@ async function runShim(
     const how = signal === null ? `exit code ${String(code)}` : `signal ${signal}`;
     throw new Error(`${args.at(-1) ?? ''} of the shim failed (${how}): ${stderr.trim()}`);
   }
-  return { stdout: Buffer.concat(stdout) };
+  return Buffer.concat(stdout);
 }
 
-/** The runtime's state outlives a shim that was killed, so a shim in `shim.pid` may also be one that hangs. */
+/** A shim that hangs: the connection to it broke, the process is there. */
 function killLeftShim(id: string, bundle: string): void {
   const pid = Number(readIfThere(join(bundle, 'shim.pid')));
   if (!Number.isInteger(pid) || pid <= 1) return;
@@ -144,17 +190,14 @@ function readIfThere(path: string): string {
 }
 
 /**
- * Put the shim of a container into a cgroup of its own, where no stop of a service's unit or pod takes it along: below the unified hierarchy where there
- * is one, else below systemd's. Does nothing where neither is mounted.
+ * Put a shim into a cgroup of its own, where no stop of a service's unit or pod takes it along: below the unified hierarchy where there is one, and
+ * below systemd's. Does nothing where neither is mounted.
  */
-export function moveShimToCgroup(bundle: string, cgroup: string): void {
-  const pid = readIfThere(join(bundle, 'shim.pid')).trim();
-  if (pid === '') return;
+export function moveShimToCgroup(pid: number, cgroup: string): void {
   for (const root of ['/sys/fs/cgroup', '/sys/fs/cgroup/unified', '/sys/fs/cgroup/systemd']) {
-    if (readIfThere(join(root, 'cgroup.procs')) === '' && readIfThere(join(root, 'cgroup.controllers')) === '')
-      continue;
+    if (readIfThere(join(root, 'cgroup.procs')) === '') continue;
     const directory = join(root, cgroup);
     mkdirSync(directory, { recursive: true });
-    writeFileSync(join(directory, 'cgroup.procs'), pid);
+    writeFileSync(join(directory, 'cgroup.procs'), String(pid));
   }
 }

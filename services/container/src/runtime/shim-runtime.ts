@@ -1,3 +1,4 @@
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Logger } from '@flotilla/log';
 import { shim } from '@flotilla/proto';
@@ -6,22 +7,33 @@ import { LogWorker, type OutputSink } from '../logs/log-worker.js';
 import { Streams } from './container-streams.js';
 import { OomCounter } from './oom-counter.js';
 import { runtimeFailure } from './runtime-errors.js';
-import type {
-  ContainerStreams,
-  CreateTask,
-  ReattachTask,
-  Runtime,
-  RuntimeTask,
-  StreamOptions,
-  TaskGone,
+import {
+  type ContainerStreams,
+  type CreateTask,
+  type ReattachTask,
+  type Runtime,
+  RuntimeFailure,
+  type RuntimeTask,
+  type StreamOptions,
+  type TaskGone,
 } from './runtime.js';
 import { ShimClient, type TaskState } from './shim-client.js';
 import { serveShimEvents } from './shim-events.js';
-import { type ShimProgram, deleteDeadShim, moveShimToCgroup, startShim } from './shim-process.js';
+import {
+  type ShimProgram,
+  type StartedShim,
+  deleteDeadShim,
+  moveShimToCgroup,
+  shimLogTail,
+  shimSocketDirectory,
+  spawnShim,
+  startShim,
+  takesListeningSocket,
+} from './shim-process.js';
 import { ShimTask } from './shim-task.js';
 import { StdinWriter } from './stdin-writer.js';
 import { TaskFifos } from './task-fifos.js';
-import { TtrpcError } from './ttrpc-client.js';
+import { TtrpcError, TtrpcUnavailable } from './ttrpc-client.js';
 import type { TtrpcServer } from './ttrpc-server.js';
 
 export interface ShimRuntimeOptions {
@@ -45,6 +57,7 @@ export class ShimRuntime implements Runtime {
   readonly #tasks = new Map<string, ShimTask>();
   readonly #oomListeners = new Set<(id: string) => void>();
   #events: TtrpcServer | undefined;
+  #takesSocket: Promise<boolean> | undefined;
 
   private constructor(options: ShimRuntimeOptions) {
     const { execRoot, shimPath = DEFAULT_SHIM, log, onFatal } = options;
@@ -55,6 +68,7 @@ export class ShimRuntime implements Runtime {
 
   static async open(options: ShimRuntimeOptions): Promise<ShimRuntime> {
     const runtime = new ShimRuntime(options);
+    mkdirSync(shimSocketDirectory(options.execRoot), { recursive: true, mode: 0o700 });
     runtime.#events = await serveShimEvents(runtime.#program.eventsPath, (id) => {
       runtime.#tasks.get(id)?.markOom();
       for (const listener of runtime.#oomListeners) listener(id);
@@ -75,16 +89,18 @@ export class ShimRuntime implements Runtime {
       const output = fifos.openOutput();
       const heldFds = [output.stdoutFd, ...(output.stderrFd === undefined ? [] : [output.stderrFd])];
       shimStarts = true;
-      const starting = startShim(this.#program, id, bundle, heldFds);
-      // The sink closes the descriptors when it ends; the shim has its own by now.
-      const [shimAddress, opened] = await settled([
-        starting,
+      // The sink closes the descriptors when it ends; the shim has its own by then.
+      const [started, opened] = await settled([
+        this.#startShim(id, bundle, heldFds),
         this.#logWorker
           .openSink({ log: input.log, resume: false, terminal: input.terminal, ...output })
           .then((made) => (sink = made)),
       ]);
-      if (input.shimCgroup !== undefined) this.#moveShim(bundle, input.shimCgroup);
+      const shimAddress = started.address;
       const connected = (client = await ShimClient.connect(shimAddress, id));
+      if (input.shimCgroup !== undefined) {
+        this.#moveShim(started.pid ?? (await client.shimPid()), input.shimCgroup);
+      }
       if (input.openStdin) stdin = new StdinWriter(fifos.io.stdin, () => connected.closeStdin());
       const pid = await client.create(bundle, fifos.io, {
         binaryName: input.runtimeBinary,
@@ -102,6 +118,7 @@ export class ShimRuntime implements Runtime {
         streams,
       });
     } catch (error) {
+      const shimLog = shimLogTail(bundle);
       stdin?.destroy();
       await sink?.close(true);
       // Without Shutdown a shim whose Create failed stays for ever.
@@ -109,6 +126,9 @@ export class ShimRuntime implements Runtime {
       else await client?.shutdown().catch(() => this.#removeLeftovers(id, bundle));
       fifos?.remove();
       streams.end();
+      if (error instanceof TtrpcUnavailable) {
+        throw new RuntimeFailure(125, `shim of container failed: ${error.message}: ${shimLog}`, { cause: error });
+      }
       throw runtimeFailure(error);
     }
   }
@@ -229,9 +249,15 @@ export class ShimRuntime implements Runtime {
     }
   }
 
-  #moveShim(bundle: string, cgroup: string): void {
+  async #startShim(id: string, bundle: string, heldFds: readonly number[]): Promise<StartedShim> {
+    this.#takesSocket ??= takesListeningSocket(this.#program).catch(() => false);
+    if (await this.#takesSocket) return spawnShim(this.#program, id, bundle, heldFds);
+    return startShim(this.#program, id, bundle, heldFds);
+  }
+
+  #moveShim(pid: number, cgroup: string): void {
     try {
-      moveShimToCgroup(bundle, cgroup);
+      moveShimToCgroup(pid, cgroup);
     } catch (error) {
       this.#log.warn({ err: error, cgroup }, 'shim stays in the cgroup of this service');
     }

@@ -6,7 +6,7 @@ import { randomBytes } from 'node:crypto';
 const BUSYBOX = '/bin/busybox';
 const SHIM = '/usr/bin/containerd-shim-runc-v2';
 const APPLETS =
-  'sh cat echo sleep true false dd seq id ls kill stty tty yes head tail env printf md5sum wc mkdir trap test'.split(
+  'sh cat echo sleep true false dd seq id ls kill stty tty yes head tail env printf md5sum wc mkdir test awk'.split(
     ' ',
   );
 

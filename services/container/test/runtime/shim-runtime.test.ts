@@ -288,7 +288,7 @@ describe.skipIf(missing !== undefined)('containers in shims', () => {
     process.kill(Number(readFileSync(join(bundle, 'shim.pid'), 'utf8')), 'SIGKILL');
     expect((await task.exited).exitCode).toBe(137);
     await task.delete();
-    expect(existsSync(`/proc/${task.pid}`)).toBe(false);
+    await waitFor(() => !isRunning(task.pid));
   });
 
   it('outlive the runtime and are found again, running or ended', async () => {
