@@ -22,31 +22,31 @@ describe('container lifecycle', () => {
     const id = await t.ok(
       'create',
       '--name',
-      'c',
+      'cc',
       'busybox',
       'sh',
       '-c',
       'trap "exit 5" TERM; while :; do sleep 0.1; done',
     );
-    expect(await inspect('c', '{{.State.Status}} {{.Id}}')).toBe(`created ${id}`);
-    await t.ok('start', 'c');
-    expect(await inspect('c', '{{.State.Status}}')).toBe('running');
-    expect(await t.ok('start', 'c')).toBe('c');
-    await t.ok('stop', 'c');
-    expect(await inspect('c', '{{.State.Status}} {{.State.ExitCode}}')).toBe('exited 5');
-    await t.ok('start', 'c');
-    const busy = await t.docker(['rm', 'c']);
+    expect(await inspect('cc', '{{.State.Status}} {{.Id}}')).toBe(`created ${id}`);
+    await t.ok('start', 'cc');
+    expect(await inspect('cc', '{{.State.Status}}')).toBe('running');
+    expect(await t.ok('start', 'cc')).toBe('cc');
+    await t.ok('stop', 'cc');
+    expect(await inspect('cc', '{{.State.Status}} {{.State.ExitCode}}')).toBe('exited 5');
+    await t.ok('start', 'cc');
+    const busy = await t.docker(['rm', 'cc']);
     expect(busy.code).toBe(1);
     expect(busy.stderr).toContain('cannot remove container "');
-    await t.ok('rm', '-f', 'c');
-    const gone = await t.docker(['inspect', 'c']);
-    expect(gone.stderr).toMatch(/no such object: c/i);
+    await t.ok('rm', '-f', 'cc');
+    const gone = await t.docker(['inspect', 'cc']);
+    expect(gone.stderr).toMatch(/no such object: cc/i);
   });
 
   it('kills after the timeout and reports 137', async () => {
-    await t.ok('run', '-d', '--name', 'c', 'busybox', 'sh', '-c', 'trap "" TERM; while :; do sleep 0.1; done');
-    await t.ok('stop', '-t', '1', 'c');
-    expect(await inspect('c', '{{.State.ExitCode}}')).toBe('137');
+    await t.ok('run', '-d', '--name', 'cc', 'busybox', 'sh', '-c', 'trap "" TERM; while :; do sleep 0.1; done');
+    await t.ok('stop', '-t', '1', 'cc');
+    expect(await inspect('cc', '{{.State.ExitCode}}')).toBe('137');
   });
 
   it('sends named and numbered signals', async () => {
@@ -54,20 +54,20 @@ describe('container lifecycle', () => {
       'run',
       '-d',
       '--name',
-      'c',
+      'cc',
       'busybox',
       'sh',
       '-c',
       'trap "echo got-usr1" USR1; trap "exit 9" HUP; echo ready; while :; do sleep 0.05; done',
     );
-    await waitFor(async () => (await t.ok('logs', 'c')).includes('ready'), { what: 'the traps' });
-    await t.ok('kill', '-s', 'SIGUSR1', 'c');
-    await waitFor(async () => (await t.ok('logs', 'c')).includes('got-usr1'), { what: 'the signal' });
-    await t.ok('kill', '-s', '1', 'c');
-    expect(await t.ok('wait', 'c')).toBe('9');
-    const late = await t.docker(['kill', 'c']);
+    await waitFor(async () => (await t.ok('logs', 'cc')).includes('ready'), { what: 'the traps' });
+    await t.ok('kill', '-s', 'SIGUSR1', 'cc');
+    await waitFor(async () => (await t.ok('logs', 'cc')).includes('got-usr1'), { what: 'the signal' });
+    await t.ok('kill', '-s', '1', 'cc');
+    expect(await t.ok('wait', 'cc')).toBe('9');
+    const late = await t.docker(['kill', 'cc']);
     expect(late.stderr).toContain('is not running');
-    const bad = await t.docker(['kill', '-s', 'NONSENSE', 'c']);
+    const bad = await t.docker(['kill', '-s', 'NONSENSE', 'cc']);
     expect(bad.stderr).toContain('Invalid signal: NONSENSE');
   });
 
@@ -76,7 +76,7 @@ describe('container lifecycle', () => {
       'run',
       '-d',
       '--name',
-      'c',
+      'cc',
       '--stop-timeout',
       '0',
       'busybox',
@@ -84,25 +84,25 @@ describe('container lifecycle', () => {
       '-c',
       'echo start >> /log; sleep 600',
     );
-    const before = await inspect('c', '{{.State.Pid}}');
-    await t.ok('restart', 'c');
-    expect(await inspect('c', '{{.State.Pid}}')).not.toBe(before);
-    await t.ok('kill', 'c');
+    const before = await inspect('cc', '{{.State.Pid}}');
+    await t.ok('restart', 'cc');
+    expect(await inspect('cc', '{{.State.Pid}}')).not.toBe(before);
+    await t.ok('kill', 'cc');
     await t.ok('create', '--name', 'other', 'busybox');
-    expect((await t.ok('ps', '-a', '--format', '{{.Names}}')).split('\n').sort()).toEqual(['c', 'other']);
+    expect((await t.ok('ps', '-a', '--format', '{{.Names}}')).split('\n').sort()).toEqual(['cc', 'other']);
   });
 
   it('applies restart policies', async () => {
-    await t.ok('run', '-d', '--name', 'c', '--restart', 'on-failure:2', 'busybox', 'sh', '-c', 'exit 7');
+    await t.ok('run', '-d', '--name', 'cc', '--restart', 'on-failure:2', 'busybox', 'sh', '-c', 'exit 7');
     await waitFor(
-      async () => (await inspect('c', '{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}')) === 'exited 2 7',
+      async () => (await inspect('cc', '{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}')) === 'exited 2 7',
       { what: 'two restarts', timeoutMs: 30_000 },
     );
   });
 
   it('waits, also for removal', async () => {
-    await t.ok('run', '-d', '--rm', '--name', 'c', 'busybox', 'sh', '-c', 'sleep 1; exit 4');
-    expect(await t.ok('wait', 'c')).toBe('4');
+    await t.ok('run', '-d', '--rm', '--name', 'cc', 'busybox', 'sh', '-c', 'sleep 1; exit 4');
+    expect(await t.ok('wait', 'cc')).toBe('4');
     await waitFor(async () => (await t.ok('ps', '-aq')) === '', { what: 'removal' });
   });
 
@@ -121,67 +121,67 @@ describe('container lifecycle', () => {
   });
 
   it('finds by name, full id and prefix', async () => {
-    const id = await t.ok('create', '--name', 'c', 'busybox');
-    for (const name of ['c', id, id.slice(0, 12), id.slice(0, 4)]) expect(await inspect(name, '{{.Id}}')).toBe(id);
+    const id = await t.ok('create', '--name', 'cc', 'busybox');
+    for (const name of ['cc', id, id.slice(0, 12), id.slice(0, 4)]) expect(await inspect(name, '{{.Id}}')).toBe(id);
   });
 
   it('filters lists', async () => {
-    await t.ok('create', '--name', 'a', '--label', 'role=web', '--label', 'x', 'busybox');
-    await t.ok('run', '--name', 'b', '--label', 'role=db', 'busybox', 'sh', '-c', 'exit 3').catch(() => undefined);
-    await t.ok('run', '-d', '--name', 'r', '-v', 'data:/d', '-p', '127.0.0.1::80', 'busybox', 'sleep', '600');
+    await t.ok('create', '--name', 'aa', '--label', 'role=web', '--label', 'x', 'busybox');
+    await t.ok('run', '--name', 'bb', '--label', 'role=db', 'busybox', 'sh', '-c', 'exit 3').catch(() => undefined);
+    await t.ok('run', '-d', '--name', 'rr', '-v', 'data:/d', '-p', '127.0.0.1::80', 'busybox', 'sleep', '600');
     const ps = async (...filters: string[]) =>
       (await t.ok('ps', '-a', '--format', '{{.Names}}', ...filters.flatMap((f) => ['-f', f])))
         .split('\n')
         .filter(Boolean)
         .sort();
-    expect(await ps('name=a')).toEqual(['a']);
-    expect(await ps('label=role')).toEqual(['a', 'b']);
-    expect(await ps('label=role=db')).toEqual(['b']);
-    expect(await ps('status=exited')).toEqual(['b']);
-    expect(await ps('status=running')).toEqual(['r']);
-    expect(await ps('exited=3')).toEqual(['b']);
-    expect(await ps('ancestor=busybox')).toEqual(['a', 'b', 'r']);
-    expect(await ps('before=b')).toEqual(['a']);
-    expect(await ps('since=b')).toEqual(['r']);
-    expect(await ps('volume=data')).toEqual(['r']);
-    expect(await ps('network=bridge')).toEqual(['a', 'b', 'r']);
-    expect(await ps('expose=80')).toEqual(['r']);
-    expect(await t.ok('ps', '-n', '2', '--format', '{{.Names}}')).toBe('r\nb');
+    expect(await ps('name=aa')).toEqual(['aa']);
+    expect(await ps('label=role')).toEqual(['aa', 'bb']);
+    expect(await ps('label=role=db')).toEqual(['bb']);
+    expect(await ps('status=exited')).toEqual(['bb']);
+    expect(await ps('status=running')).toEqual(['rr']);
+    expect(await ps('exited=3')).toEqual(['bb']);
+    expect(await ps('ancestor=busybox')).toEqual(['aa', 'bb', 'rr']);
+    expect(await ps('before=bb')).toEqual(['aa']);
+    expect(await ps('since=bb')).toEqual(['rr']);
+    expect(await ps('volume=data')).toEqual(['rr']);
+    expect(await ps('network=bridge')).toEqual(['aa', 'bb', 'rr']);
+    expect(await ps('expose=80')).toEqual(['rr']);
+    expect(await t.ok('ps', '-n', '2', '--format', '{{.Names}}')).toBe('rr\nbb');
     const bad = await t.docker(['ps', '-f', 'nonsense=1']);
     expect(bad.stderr).toContain('invalid filter');
-    await t.ok('rm', '-f', 'r');
+    await t.ok('rm', '-f', 'rr');
     await t.ok('volume', 'rm', 'data');
   });
 
   it('reads logs: tail, timestamps, since, until, follow', async () => {
-    await t.ok('run', '--name', 'c', 'busybox', 'sh', '-c', 'for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2');
-    const all = await t.docker(['logs', 'c']);
+    await t.ok('run', '--name', 'cc', 'busybox', 'sh', '-c', 'for i in 1 2 3 4 5; do echo line $i; done; echo bad >&2');
+    const all = await t.docker(['logs', 'cc']);
     expect(all).toMatchObject({ stdout: 'line 1\nline 2\nline 3\nline 4\nline 5\n', stderr: 'bad\n' });
-    expect((await t.docker(['logs', '--tail', '3', 'c'])).stdout).toBe('line 4\nline 5\n');
-    const stamped = (await t.docker(['logs', '-t', 'c'])).stdout.split('\n')[0] ?? '';
+    expect((await t.docker(['logs', '--tail', '3', 'cc'])).stdout).toBe('line 4\nline 5\n');
+    const stamped = (await t.docker(['logs', '-t', 'cc'])).stdout.split('\n')[0] ?? '';
     expect(stamped).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z line 1$/);
-    expect((await t.docker(['logs', '--since', '2099-01-01T00:00:00Z', 'c'])).stdout).toBe('');
-    expect((await t.docker(['logs', '--until', '2001-01-01T00:00:00Z', 'c'])).stdout).toBe('');
-    await t.ok('run', '-d', '--name', 'f', 'busybox', 'sh', '-c', 'for i in 1 2 3; do echo f$i; sleep 0.2; done');
-    expect((await t.docker(['logs', '-f', 'f'])).stdout).toBe('f1\nf2\nf3\n');
+    expect((await t.docker(['logs', '--since', '2099-01-01T00:00:00Z', 'cc'])).stdout).toBe('');
+    expect((await t.docker(['logs', '--until', '2001-01-01T00:00:00Z', 'cc'])).stdout).toBe('');
+    await t.ok('run', '-d', '--name', 'ff', 'busybox', 'sh', '-c', 'for i in 1 2 3; do echo f$i; sleep 0.2; done');
+    expect((await t.docker(['logs', '-f', 'ff'])).stdout).toBe('f1\nf2\nf3\n');
   });
 
   it('attaches to a running container and forwards stdin', async () => {
-    await t.ok('run', '-d', '-i', '--name', 'c', 'busybox', 'sh', '-c', 'read x; echo got $x; exit 6');
-    const result = await t.docker(['attach', 'c'], { input: 'word\n' });
+    await t.ok('run', '-d', '-i', '--name', 'cc', 'busybox', 'sh', '-c', 'read x; echo got $x; exit 6');
+    const result = await t.docker(['attach', 'cc'], { input: 'word\n' });
     expect(result).toMatchObject({ code: 6, stdout: 'got word\n' });
   });
 
   it('shows processes that outlive the client', async () => {
-    const child = spawn('docker', ['run', '--name', 'c', 'busybox', 'sleep', '600'], {
+    const child = spawn('docker', ['run', '--name', 'cc', 'busybox', 'sleep', '600'], {
       env: { ...process.env, DOCKER_HOST: `unix://${t.engine.socket}` },
       stdio: 'ignore',
     });
-    await waitFor(async () => (await t.ok('ps', '-q', '-f', 'name=c')) !== '', { what: 'the container' });
+    await waitFor(async () => (await t.ok('ps', '-q', '-f', 'name=cc')) !== '', { what: 'the container' });
     const ended = once(child, 'exit');
     child.kill('SIGKILL');
     await ended;
-    expect(await inspect('c', '{{.State.Running}}')).toBe('true');
+    expect(await inspect('cc', '{{.State.Running}}')).toBe('true');
   });
 
   it('tells its events in order', async () => {
