@@ -27,12 +27,19 @@ export class NetworkUnderTest implements AsyncDisposable {
   readonly execRoot: string;
   readonly engineId: string;
   readonly #root: TempDir;
+  readonly #ownsHost: boolean;
   readonly #configPath: string;
   #process: ChildProcess | undefined;
   #log = '';
 
-  private constructor(host: NetworkNamespace, root: TempDir, block: Partial<NetworkConfig['network']>) {
+  private constructor(
+    host: NetworkNamespace,
+    root: TempDir,
+    block: Partial<NetworkConfig['network']>,
+    ownsHost: boolean,
+  ) {
     this.host = host;
+    this.#ownsHost = ownsHost;
     this.#root = root;
     this.engineId = randomUUID();
     this.execRoot = join(root.path, 'exec');
@@ -75,8 +82,17 @@ export class NetworkUnderTest implements AsyncDisposable {
     this.client = connect(proto.NetworkServiceService, `unix:${socket}`, { log: silentLogger() });
   }
 
-  static async start(block: Partial<NetworkConfig['network']> = {}): Promise<NetworkUnderTest> {
-    const service = new NetworkUnderTest(createNetworkNamespace(), await makeTempDir('network'), block);
+  /** @param shared namespace of another engine to run beside; its maker disposes it */
+  static async start(
+    block: Partial<NetworkConfig['network']> = {},
+    shared?: NetworkNamespace,
+  ): Promise<NetworkUnderTest> {
+    const service = new NetworkUnderTest(
+      shared ?? createNetworkNamespace(),
+      await makeTempDir('network'),
+      block,
+      shared === undefined,
+    );
     try {
       await service.startProcess();
     } catch (error) {
@@ -153,7 +169,7 @@ export class NetworkUnderTest implements AsyncDisposable {
     this.client.close();
     await this.stop();
     for (const path of mountsBelow(this.#root.path)) execFileSync('umount', ['-l', path]);
-    this.host[Symbol.dispose]();
+    if (this.#ownsHost) this.host[Symbol.dispose]();
     await this.#root[Symbol.asyncDispose]();
   }
 

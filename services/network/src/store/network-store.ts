@@ -44,8 +44,13 @@ export class NetworkStore {
 
   static async load(store: Store): Promise<NetworkStore> {
     const loaded = new NetworkStore(store);
-    for (const [id, record] of await loaded.#networkCollection.all()) loaded.#networks.set(id, record);
-    for (const [id, record] of await loaded.#sandboxCollection.all()) loaded.#sandboxes.set(id, record);
+    // In the order in which they were made, as they are listed before a restart too.
+    const networks = (await loaded.#networkCollection.all()).map(([, record]) => record);
+    networks.sort((a, b) => Number(BigInt(a.createdAtNs) - BigInt(b.createdAtNs)));
+    const sandboxes = (await loaded.#sandboxCollection.all()).map(([, record]) => record);
+    sandboxes.sort((a, b) => a.preparedAtMs - b.preparedAtMs);
+    for (const record of networks) loaded.#networks.set(record.id, record);
+    for (const record of sandboxes) loaded.#sandboxes.set(record.containerId, record);
     return loaded;
   }
 
