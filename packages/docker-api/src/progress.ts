@@ -6,7 +6,7 @@ export interface ProgressDetail {
   readonly total?: number;
   /** What is counted; bytes when absent. */
   readonly units?: string;
-  readonly hideCounts?: boolean;
+  readonly hidecounts?: boolean;
 }
 
 /** One line of the JSON progress streams of pull, push, load and build. */
@@ -32,7 +32,7 @@ export function progressBar(detail: ProgressDetail): string {
   if (total <= 0) return units === '' ? humanSize(current).padStart(8) : `${current} ${units}`;
   const filled = Math.min(BAR_WIDTH, Math.trunc(Math.trunc((current / total) * 100) / 2));
   const bar = `[${'='.repeat(filled)}>${' '.repeat(BAR_WIDTH - filled)}] `;
-  if (detail.hideCounts === true) return bar;
+  if (detail.hidecounts === true) return bar;
   if (units !== '') return bar + (current > total ? `${current} ${units}` : `${current}/${total} ${units}`);
   const counted = humanSize(current).padStart(8);
   return bar + (current > total ? counted : `${counted}/${humanSize(total)}`);

@@ -88,6 +88,7 @@ export class RawConnection {
       if (Date.now() > deadline) throw new Error(`not closed; received ${JSON.stringify(this.received)}`);
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
+    this.socket.destroy();
     return this.received;
   }
 

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:http';
 import { ServerResponse } from 'node:http';
 import type { IncomingMessage, Server } from 'node:http';
-import type { Socket } from 'node:net';
+import { Socket } from 'node:net';
 import { isEngineError, notFound } from '@flotilla/errors';
 import { negotiateApiVersion, renderProgressError } from '@flotilla/docker-api';
 import type { ApiVersion } from '@flotilla/docker-api';
@@ -29,7 +29,12 @@ const HEADERS_TIMEOUT_MS = 60_000;
 
 /** Node's HTTP parser of a connection, as far as taking a connection over needs it. */
 interface ConnectionParser {
-  onIncoming(this: void, req: IncomingMessage, keepAlive: boolean): number;
+  onIncoming: (req: IncomingMessage, keepAlive: boolean) => number;
+}
+
+/** A socket as Node's HTTP server leaves it: with its parser. */
+interface ParsedSocket {
+  readonly parser?: ConnectionParser | null;
 }
 
 /** Path and version of a request. */
@@ -51,10 +56,13 @@ export function createApiServer(options: ApiServerOptions): Server {
     { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: 0, keepAliveTimeout: 0, highWaterMark: 256 * 1024 },
     (req, res) => gateway.request(req, res),
   );
-  server.on('upgrade', (req, socket, head) => gateway.upgrade(req, socket as Socket, head));
-  server.on('connection', (socket: Socket & { parser?: ConnectionParser }) => {
+  server.on('upgrade', (req, socket, head) => {
+    if (socket instanceof Socket) gateway.upgrade(req, socket, head);
+    else socket.destroy();
+  });
+  server.on('connection', (socket: ParsedSocket) => {
     const { parser } = socket;
-    if (parser === undefined) return;
+    if (parser === undefined || parser === null) return;
     const { onIncoming } = parser;
     // The `upgrade` mark decides in Node whether the parser lets go of the connection.
     parser.onIncoming = (req, keepAlive) => {

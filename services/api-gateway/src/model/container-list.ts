@@ -71,7 +71,7 @@ export class ContainerListRenderer {
     const image = this.#images.standsFor(name, object.imageId) ? name : object.imageId;
     const key = `${containerSummary.classOf(version)} ${image}`;
     let texts = this.#entries.get(object);
-    if (texts === undefined) this.#entries.set(object, (texts = new Map()));
+    if (texts === undefined) this.#entries.set(object, (texts = new Map<string, SplitText>()));
     let text = texts.get(key);
     if (text === undefined) {
       const json = JSON.stringify(containerSummary.render({ object, image }, version));

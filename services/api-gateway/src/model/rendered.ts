@@ -45,7 +45,7 @@ export class RenderCache<T extends object> {
 
   get(object: T, versionClass: number, render: () => unknown): Buffer {
     let byClass = this.#rendered.get(object);
-    if (byClass === undefined) this.#rendered.set(object, (byClass = new Map()));
+    if (byClass === undefined) this.#rendered.set(object, (byClass = new Map<number, Buffer>()));
     let buffer = byClass.get(versionClass);
     if (buffer === undefined) byClass.set(versionClass, (buffer = Buffer.from(`${JSON.stringify(render())}\n`)));
     return buffer;

@@ -250,7 +250,7 @@ export async function* dataOf(messages: AsyncIterable<{ data: Uint8Array }>): As
 export function platformOf(text: string | null): common.Platform | undefined {
   if (text === null || text === '') return undefined;
   const { os, architecture, variant } = parsePlatform(text);
-  return { os, architecture, variant: variant ?? '', osVersion: '', osFeatures: [] };
+  return { os, architecture, variant, osVersion: '', osFeatures: [] };
 }
 
 async function list({ model, peers }: GatewayContext, call: ApiCall): Promise<void> {
@@ -381,7 +381,8 @@ async function wait({ peers, model }: GatewayContext, call: ApiCall): Promise<vo
     for await (const { event } of resumed(open, call.signal)) {
       if (event?.$case === 'waiting') {
         if (id === undefined) call.startBody(200, 'application/json');
-        name = id = event.value.containerId;
+        id = event.value.containerId;
+        name = id;
         resumeExitSequence = event.value.exitSequence;
         lastExitCode = model.containers.objects.get(id)?.state?.exitCode;
       } else if (event?.$case === 'result') {

@@ -16,13 +16,12 @@ export function progressLine(progress: image.Progress): string {
   const detail = {
     ...(progress.current === 0n ? {} : { current: Number(progress.current) }),
     ...(progress.total === 0n ? {} : { total: Number(progress.total) }),
-    ...(progress.hideCounts ? { hideCounts: true } : {}),
+    ...(progress.hideCounts ? { hidecounts: true } : {}),
   };
   const bar = progressBar(detail);
-  const { hideCounts, ...numbers } = detail as typeof detail & { hideCounts?: boolean };
   return renderProgress({
     status,
-    progressDetail: { ...numbers, ...(hideCounts === true ? { hidecounts: true } : {}) } as { current?: number },
+    progressDetail: detail,
     ...(bar === '' ? {} : { progress: bar }),
     ...identified,
   });
