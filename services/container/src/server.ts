@@ -78,7 +78,7 @@ export async function startContainerService(
     const containers = new Containers({
       ...{ store, runtime, rootfs, settings, log },
       peers: grpcPeers(clients),
-      buildSpec: overrides.buildSpec ?? containerSpecBuilder(config),
+      buildSpec: overrides.buildSpec ?? containerSpecBuilder(config.container),
       nowNs: () => clock.now(),
     });
     use({ [Symbol.asyncDispose]: () => containers.close() });

@@ -8,7 +8,6 @@ import { connect } from '@flotilla/rpc';
 import { makeShared, readMounts, umountAll } from '@flotilla/sys';
 import { makeTempDir } from '@flotilla/testkit';
 import { FakeImages, FakeNetworks, FakeVolumes, servePeers } from './fake-peers.js';
-import { minimalSpec } from './minimal-spec.js';
 
 export const log = silentLogger();
 export const deadline = { deadlineMs: 30_000 };
@@ -43,7 +42,7 @@ export function configFor(root: string): ContainerConfig {
       init: false,
       initPath: '/usr/bin/tini-static',
       noNewPrivileges: false,
-      seccompProfile: 'unconfined',
+      seccompProfile: 'builtin',
       cgroupParent: '',
       dns: [],
       dnsOptions: [],
@@ -110,7 +109,7 @@ function readCommand(pid: string): string {
 /** A container service in this process with working fakes of its peers. */
 export async function makeContainerService() {
   const engine = await makeEngineRoot();
-  const overrides = { log, buildSpec: minimalSpec };
+  const overrides = { log };
   let server = await startContainerService(engine.config, overrides);
   const client = connectContainers(server.address);
   return {

@@ -26,6 +26,7 @@ export interface PreparedRun {
 interface SandboxResult {
   sandbox: network.PrepareSandboxResponse | undefined;
   namespace: NamespaceChoice;
+  hostname: string;
   etc: EtcFiles;
 }
 
@@ -59,17 +60,18 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
     resolveMounts(context, record),
   );
   await copyIntoFreshVolumes(context, container.id, mounts);
-  const spec = await context.buildSpec({
+  const spec = context.buildSpec({
     container,
+    hostname: sandbox.hostname,
     user: opened.user,
     mounts,
     etc: sandbox.etc,
     network: sandbox.namespace,
+    ownsNetwork: sandbox.sandbox !== undefined && sandbox.namespace.kind === 'path',
     pid: shareNamespace(context, container.hostConfig.pidMode, 'pid'),
     ipc: shareNamespace(context, container.hostConfig.ipcMode, 'ipc'),
-    bundle,
   });
-  await writeFile(join(bundle, 'config.json'), JSON.stringify(spec), { mode: 0o600 });
+  await writeFile(join(bundle, 'config.json'), spec, { mode: 0o600 });
   return { bundle, etc: sandbox.etc, sandbox: sandbox.sandbox, networkNamespace: sandbox.namespace };
 }
 
@@ -100,14 +102,15 @@ async function prepareSandbox(context: ContainerContext, record: ContainerRecord
     hostMode: plan.kind === 'host',
     sysctls: hostConfig.sysctls,
   });
+  const hostname = shownHostname(record);
   const etc = await writeEtcFiles(containerDir(context.settings, container.id), {
     hosts: renderHosts(sandbox.hosts, plan.kind === 'host' ? await readHostHosts() : undefined),
-    hostname: shownHostname(record),
+    hostname,
     resolvConf: sandbox.resolvConf,
   });
   const namespace: NamespaceChoice =
     plan.kind === 'host' ? { kind: 'host' } : { kind: 'path', path: sandbox.namespacePath };
-  return { sandbox, namespace, etc };
+  return { sandbox, namespace, hostname, etc };
 }
 
 function shownHostname({ container, internals }: ContainerRecord): string {
@@ -125,7 +128,7 @@ function joinSandbox(context: ContainerContext, target: string): SandboxResult {
     other.internals.network.kind === 'host'
       ? { kind: 'host' }
       : { kind: 'path', path: sandboxKey === '' ? `/proc/${other.container.state.pid}/ns/net` : sandboxKey };
-  return { sandbox: undefined, namespace, etc };
+  return { sandbox: undefined, namespace, hostname: shownHostname(other), etc };
 }
 
 function shareNamespace(context: ContainerContext, mode: string, namespace: 'pid' | 'ipc'): NamespaceChoice {

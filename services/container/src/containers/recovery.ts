@@ -2,7 +2,7 @@ import { readdir, readFile, rm } from 'node:fs/promises';
 import { messageOf } from '@flotilla/errors';
 import { processStartTime } from '@flotilla/sys';
 import pLimit from 'p-limit';
-import { type ContainerRecord, stateOf } from '../store/container-record.js';
+import { type ContainerRecord, stateOf, toStatus } from '../store/container-record.js';
 import type { Containers } from './containers.js';
 import type { ContainerContext } from './context.js';
 import { logSinkOf } from './log-sink.js';
@@ -115,6 +115,9 @@ export class Recovery implements AsyncDisposable {
       });
       if (!('gone' in found)) {
         ender.watch(found);
+        // Never started although the record says so: only a hand from outside does that. Its end tells the rest.
+        if (found.stateAtFirst === 'created') await found.kill(9, true);
+        await this.#correctPause(record, found.stateAtFirst);
         return;
       }
       log.warn({ containerId: id, exitCode: found.exitCode }, 'container is gone');
@@ -123,6 +126,14 @@ export class Recovery implements AsyncDisposable {
       log.error({ containerId: id, err: error }, 'container could not be reached again, it is ended');
       this.#endGone(id, undefined);
     }
+  }
+
+  /** A crash between the freezer and the record leaves them apart. */
+  async #correctPause({ container, internals }: ContainerRecord, actual: string): Promise<void> {
+    const known = stateOf({ container });
+    if ((actual !== 'running' && actual !== 'paused') || actual === known) return;
+    const state = { ...container.state, status: toStatus(actual) };
+    await this.#context.store.commit((batch) => batch.put({ container: { ...container, state }, internals }));
   }
 
   #endGone(id: string, exitCode: number | undefined): void {

@@ -1,0 +1,169 @@
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { container } from '@flotilla/proto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import {
+  canRun,
+  connectContainers,
+  createRequest,
+  deadline,
+  makeEngineRoot,
+  readLog,
+  waitFor,
+} from './container-fixture.js';
+import { ServiceProcess } from './service-process.js';
+
+const { ContainerStatus, WaitCondition } = container;
+
+describe.skipIf(!canRun)('kill -9 of the container service (needs root, shim, runc, busybox)', () => {
+  let engine: Awaited<ReturnType<typeof makeEngineRoot>>;
+  let service: ServiceProcess;
+  let client: ReturnType<typeof connectContainers>;
+  beforeAll(async () => {
+    engine = await makeEngineRoot();
+    service = new ServiceProcess(engine.config);
+    client = connectContainers(`unix:${join(engine.config.execRoot, 'container.sock')}`);
+    await client.listContainers({}, deadline);
+  });
+  afterAll(async () => {
+    client.close();
+    await service[Symbol.asyncDispose]();
+    await engine[Symbol.asyncDispose]();
+  });
+
+  const inspect = async (name: string) => {
+    const { container: shown } = await client.getContainer({ name, size: false }, deadline);
+    if (shown?.state === undefined) throw new Error('no state');
+    return { ...shown, state: shown.state };
+  };
+  const create = async (cmd: string[], fields: Parameters<typeof createRequest>[1] = {}) =>
+    (await client.createContainer(createRequest(cmd, fields), deadline)).id;
+  const start = (name: string) => client.startContainer({ name, checkpoint: '', checkpointDir: '' }, deadline);
+  const run = async (cmd: string[], fields: Parameters<typeof createRequest>[1] = {}) => {
+    const id = await create(cmd, fields);
+    await start(id);
+    return id;
+  };
+  const remove = (name: string) => client.removeContainer({ name, force: true, volumes: true, link: false }, deadline);
+
+  it('keeps containers, their exit codes and their output', async () => {
+    const flag = join(engine.root, 'go');
+    const bound = { hostConfig: { binds: [`${engine.root}:/host`] } };
+    const counting = await run(
+      ['sh', '-c', 'i=0; while [ ! -e /host/go ]; do i=$((i+1)); echo line $i; sleep 0.02; done; exit 9'],
+      bound,
+    );
+    const ending = await run(['sh', '-c', 'sleep 0.3; exit 6']);
+    const paused = await run(['sleep', '100']);
+    await client.pauseContainer({ name: paused }, deadline);
+    const { pid } = (await inspect(counting)).state;
+    const waited = waitFor(client, ending).catch(() => -1);
+    await service.killForGood();
+    await waited;
+    await expect.poll(() => existsSync(`/proc/${pid}`)).toBe(true);
+    await new Promise((resolve) => setTimeout(resolve, 500)); // the second one ends while nobody watches
+    service.start();
+    expect(await waitFor(client, ending)).toBe(6);
+    expect((await inspect(ending)).state.status).toBe(ContainerStatus.EXITED);
+    expect((await inspect(counting)).state).toMatchObject({ status: ContainerStatus.RUNNING, pid });
+    expect((await inspect(paused)).state.status).toBe(ContainerStatus.PAUSED);
+    await service.kill();
+    writeFileSync(flag, '');
+    expect(await waitFor(client, counting)).toBe(9);
+    const lines = (await readLog(client, counting)).trim().split('\n');
+    expect(lines).toEqual(lines.map((_, at) => `line ${at + 1}`));
+    expect(lines.length).toBeGreaterThan(20);
+    await client.unpauseContainer({ name: paused }, deadline);
+    for (const id of [counting, ending, paused]) await remove(id);
+    expect(engine.leftovers()).toEqual([]);
+  });
+
+  it('resumes a wait where it was', async () => {
+    const id = await create(['sh', '-c', 'sleep 0.2; exit 8'], { hostConfig: { autoRemove: true } });
+    let resumeExitSequence = 0n;
+    for await (const { event } of client.waitContainer({
+      name: id,
+      condition: WaitCondition.REMOVED,
+      resumeExitSequence,
+    })) {
+      if (event?.$case !== 'waiting') throw new Error('not waiting');
+      resumeExitSequence = event.value.exitSequence;
+      break;
+    }
+    await start(id);
+    await service.kill();
+    await expect.poll(() => inspect(id).catch((error: Error) => error.message)).toBe(`No such container: ${id}`);
+    const resumed: number[] = [];
+    for await (const { event } of client.waitContainer({
+      name: id,
+      condition: WaitCondition.REMOVED,
+      resumeExitSequence,
+    })) {
+      if (event?.$case === 'result') resumed.push(Number(event.value.exitCode));
+    }
+    expect(resumed).toEqual([8]);
+  });
+
+  it('answers each request once, whenever it dies', { timeout: 120_000 }, async () => {
+    let stopKilling = false;
+    let kills = 0;
+    const killing = (async () => {
+      while (!stopKilling) {
+        await new Promise((resolve) => setTimeout(resolve, 150 + Math.random() * 700));
+        await service.kill();
+        kills++;
+      }
+    })();
+    const life = async (lane: number): Promise<void> => {
+      for (let round = 0; round < 6; round++) {
+        const name = `lane-${lane}-${round}`;
+        const id = await create(['sh', '-c', 'trap "exit 3" TERM; echo up; while :; do sleep 0.02; done'], {
+          name,
+          config: { volumes: ['/v'] },
+        });
+        expect((await start(name)).outcome).toBe(container.StartOutcome.STARTED);
+        expect((await client.stopContainer({ name, signal: '', timeoutSeconds: 5 }, deadline)).outcome).toBe(
+          container.StopOutcome.STOPPED,
+        );
+        expect((await inspect(name)).state.exitCode).toSatisfy(
+          (code: number) => code === 3 || code === 137 || code === 143,
+        );
+        await client.restartContainer({ name, signal: '', timeoutSeconds: 5 }, deadline);
+        expect(await inspect(name)).toMatchObject({ id, state: { status: ContainerStatus.RUNNING } });
+        await remove(name);
+        await expect(inspect(name)).rejects.toThrow('No such container');
+      }
+    };
+    try {
+      await Promise.all([1, 2, 3].map(life));
+    } finally {
+      stopKilling = true;
+      await killing;
+    }
+    expect(kills).toBeGreaterThan(3);
+    expect((await client.listContainers({}, deadline)).containers).toEqual([]);
+    await expect.poll(() => engine.leftovers(), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(() => engine.peers.images.layers.size).toBe(0);
+    expect([...engine.peers.volumes.volumes.values()].flatMap((v) => [...v.holders])).toEqual([]);
+  });
+
+  it('ends what the machine lost and starts what a policy wants', async () => {
+    const always = await run(['sleep', '100'], {
+      hostConfig: { restartPolicy: { name: 'always', maximumRetryCount: 0 } },
+    });
+    const plain = await run(['sleep', '100']);
+    const pids = [(await inspect(always)).state.pid, (await inspect(plain)).state.pid];
+    const shims = [always, plain].map((id) => Number(readFileSync(join(engine.bundles, id, 'shim.pid'), 'utf8')));
+    await service.killForGood();
+    for (const pid of [...shims, ...pids]) process.kill(pid, 'SIGKILL');
+    rmSync(join(engine.bundles, plain, 'config.json'));
+    service.start();
+    expect(await waitFor(client, plain)).toBe(137);
+    await expect
+      .poll(async () => (await inspect(always)).state.status, { timeout: 10_000 })
+      .toBe(ContainerStatus.RUNNING);
+    expect((await inspect(always)).restartCount).toBe(1);
+    for (const id of [always, plain]) await remove(id);
+    expect(engine.leftovers()).toEqual([]);
+  });
+});
