@@ -1,0 +1,12 @@
+export { containerEnvironment, replaceEnvironment } from './environment.js';
+export { defaultMaskedPaths, defaultReadonlyPaths, generateSpec, processCapabilities } from './generate-spec.js';
+export { containerCapabilities, defaultCapabilities, normalizeCapabilities } from './capabilities.js';
+export { allHostDevices, deviceNumber, mappedDevices } from './host-devices.js';
+export type { DeviceMapping } from './host-devices.js';
+export { readHostFacts } from './host-facts.js';
+export type { CgroupFeatures, HostFacts } from './host-facts.js';
+export { encodeSpec } from './oci-spec.js';
+export type { OciDevice, OciDeviceRule, OciMount, OciProcess, OciSpec } from './oci-spec.js';
+export { noLimits } from './spec-input.js';
+export type { NamespaceChoice, ResourceLimits, SpecInput, SpecMount } from './spec-input.js';
+export { specResources } from './spec-resources.js';
