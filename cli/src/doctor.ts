@@ -35,11 +35,7 @@ export function examineMachine(): Finding[] {
   return [
     finding('runs as root', process.getuid?.() === 0, 'start it as root'),
     finding(`Linux ${oldestKernel.join('.')} or newer (${release()})`, isNewEnough(release()), 'use a newer kernel'),
-    finding(
-      'cgroup v2 on /sys/fs/cgroup',
-      existsSync('/sys/fs/cgroup/cgroup.controllers'),
-      'mount the unified hierarchy',
-    ),
+    finding('cgroups on /sys/fs/cgroup', hasCgroups(), 'mount the cgroup hierarchies'),
     finding('overlay file system', hasOverlay(), 'load the overlay module'),
     ...programs.map(([program, source]) => finding(program, isOnPath(program), `apt-get install ${source}`)),
     ...files.map(([path, source]) => finding(path, existsSync(path), `apt-get install ${source}`)),
@@ -52,6 +48,9 @@ function isNewEnough(version: string): boolean {
   const [major = 0, minor = 0] = version.split('.').map(Number);
   return major > oldestKernel[0] || (major === oldestKernel[0] && minor >= oldestKernel[1]);
 }
+
+// The unified hierarchy, or the one of version 1 with the controllers beside each other.
+const hasCgroups = () => existsSync('/sys/fs/cgroup/cgroup.controllers') || existsSync('/sys/fs/cgroup/memory');
 
 function hasOverlay(): boolean {
   return (

@@ -1,13 +1,15 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EngineError, cancelled, conflict, errorKinds, isEngineError, notFound, unavailable } from '@flotilla/errors';
 import { silentLogger } from '@flotilla/log';
-import { config, rpcHealth } from '@flotilla/proto';
+import { config, rpcHealth, rpcReflection } from '@flotilla/proto';
 import { HealthControl, bidi, clientStream, connect, serve, serverStream, serviceEntry, unary } from './index.js';
 import type { CallContext, Implementation, RunningServer, ServeOptions, TypedClient } from './index.js';
 import { NoteService } from './test-service.js';
@@ -515,5 +517,40 @@ describe('the server', () => {
     const made = connect(NoteService, address, { log });
     clients.push(made);
     expect(await made.one({ text: 'tcp' }, call)).toEqual({ text: 'tcp' });
+  });
+});
+
+describe('reflection', () => {
+  it('tells services, files and symbols from a descriptor set', async () => {
+    const root = fileURLToPath(new URL('../../../', import.meta.url));
+    const descriptorSet = join(dir, 'flotilla.binpb');
+    execFileSync(join(root, 'node_modules/.bin/buf'), ['build', '--output', descriptorSet], {
+      cwd: join(root, 'proto'),
+    });
+    await start({}, { descriptorSet });
+    const reflection = connect(rpcReflection.ServerReflectionService, `unix:${socket}`, { log });
+    clients.push(reflection);
+    const questions: rpcReflection.ServerReflectionRequest['messageRequest'][] = [
+      { $case: 'listServices', value: '' },
+      { $case: 'fileContainingSymbol', value: 'grpc.health.v1.Health.Check' },
+      { $case: 'fileByFilename', value: 'flotilla/volume/v1/volume.proto' },
+      { $case: 'fileContainingSymbol', value: 'no.such.Thing' },
+    ];
+    // eslint-disable-next-line @typescript-eslint/require-await -- an async source is what the API takes
+    async function* ask() {
+      for (const messageRequest of questions) yield { host: '', messageRequest };
+    }
+    const answers: rpcReflection.ServerReflectionResponse['messageResponse'][] = [];
+    for await (const { messageResponse } of reflection.serverReflectionInfo(ask())) answers.push(messageResponse);
+    const [services, health, volume, none] = answers;
+    expect(services?.$case === 'listServicesResponse' && services.value.service.map(({ name }) => name)).toEqual([
+      'flotilla.note.v1.NoteService',
+      'grpc.health.v1.Health',
+      'flotilla.config.v1.ConfigService',
+    ]);
+    expect(health?.$case === 'fileDescriptorResponse' && health.value.fileDescriptorProto).toHaveLength(1);
+    // The file and everything it imports.
+    expect(volume?.$case === 'fileDescriptorResponse' && volume.value.fileDescriptorProto.length).toBeGreaterThan(1);
+    expect(none).toMatchObject({ $case: 'errorResponse', value: { errorCode: 5 } });
   });
 });
