@@ -60,9 +60,9 @@ export interface Peers {
 }
 
 /** Directories and peers for a container service that a test starts itself, in this process or another. */
-export async function makeEngineRoot() {
+export async function makeEngineRoot(nats: ContainerConfig['nats'] = null) {
   const root = await makeTempDir('ct');
-  const config = configFor(root.path);
+  const config = { ...configFor(root.path), nats };
   const bundles = join(config.execRoot, 'containers');
   mkdirSync(bundles, { recursive: true });
   makeShared(bundles);
@@ -71,12 +71,18 @@ export async function makeEngineRoot() {
     volumes: new FakeVolumes(join(root.path, 'volumes')),
     networks: new FakeNetworks(),
   };
-  const serving = await servePeers(config.execRoot, log, peers);
+  let serving = await servePeers(config.execRoot, log, peers);
   return {
     root: root.path,
     config,
     peers,
     bundles,
+    /** The peers are down for a while, and come back with what they know. */
+    async restartPeers(downMs: number): Promise<void> {
+      await serving[Symbol.asyncDispose]();
+      await new Promise((resolve) => setTimeout(resolve, downMs));
+      serving = await servePeers(config.execRoot, log, peers);
+    },
     /** What a service that has nothing running leaves behind: nothing. */
     leftovers(): string[] {
       const shims = readdirSync('/proc')
@@ -107,8 +113,8 @@ function readCommand(pid: string): string {
 }
 
 /** A container service in this process with working fakes of its peers. */
-export async function makeContainerService() {
-  const engine = await makeEngineRoot();
+export async function makeContainerService(nats: ContainerConfig['nats'] = null) {
+  const engine = await makeEngineRoot(nats);
   const overrides = { log };
   let server = await startContainerService(engine.config, overrides);
   const client = connectContainers(server.address);
