@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url';
 import type { NetworkConfig } from '@flotilla/config';
 import { silentLogger } from '@flotilla/log';
 import { network as proto } from '@flotilla/proto';
+import type { events } from '@flotilla/proto';
+import { Store } from '@flotilla/store';
 import { connect } from '@flotilla/rpc';
 import type { TypedClient } from '@flotilla/rpc';
 import { createNetworkNamespace, makeTempDir, waitFor } from '@flotilla/testkit';
@@ -126,6 +128,16 @@ export class NetworkUnderTest implements AsyncDisposable {
 
   async stop(): Promise<void> {
     await this.#end('SIGTERM');
+  }
+
+  /** Stop the service and read the events that it recorded. */
+  async stopAndReadEvents(): Promise<events.Event[]> {
+    await this.stop();
+    await using store = await Store.open(join(this.#root.path, 'data', 'network', 'db'), {
+      service: 'network',
+      schemaVersion: 1,
+    });
+    return (await store.outbox.read(0n, 1000)).map(({ event }) => event);
   }
 
   /** Run a command inside a container's namespace. */

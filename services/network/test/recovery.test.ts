@@ -120,6 +120,24 @@ describe.skipIf(!isRoot)('the network service, killed and restarted (needs root)
     );
   });
 
+  it('writes the event of each change with the change', async () => {
+    const { containerId } = await service.prepare({ endpoints: [endpoint('app')] });
+    await expect(
+      service.prepare({ endpoints: [endpoint('app')], ports: [port(80, { protocol: 'sctp' })] }),
+    ).rejects.toThrow();
+    await service.client.releaseSandbox({ containerId }, call);
+    const { network: app } = await service.client.getNetwork({ name: 'app' }, call);
+    await service.client.removeNetwork({ name: 'app' }, call);
+    const events = await service.stopAndReadEvents();
+    const attributes = { name: 'app', type: 'bridge' };
+    expect(events.map(({ type, action, actorId, attributes: own }) => ({ type, action, actorId, own }))).toEqual([
+      { type: 'network', action: 'create', actorId: app?.id, own: attributes },
+      { type: 'network', action: 'connect', actorId: app?.id, own: { ...attributes, container: containerId } },
+      { type: 'network', action: 'disconnect', actorId: app?.id, own: { ...attributes, container: containerId } },
+      { type: 'network', action: 'destroy', actorId: app?.id, own: attributes },
+    ]);
+  });
+
   it.each(['0', '1'])('hairpins with bridge-nf-call-iptables=%s', async (value) => {
     try {
       service.host.run('sysctl', ['-w', `net.bridge.bridge-nf-call-iptables=${value}`]);

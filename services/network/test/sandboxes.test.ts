@@ -5,7 +5,7 @@ import type { ChildProcess } from 'node:child_process';
 import { network as proto } from '@flotilla/proto';
 import { waitFor } from '@flotilla/testkit';
 import { NetworkUnderTest, call, endpoint, isRoot, newContainerId, port } from './network-under-test.js';
-import { answering, ask, resolve } from './probe.js';
+import { answering, ask, nameServer, queryRaw, resolve } from './probe.js';
 
 describe.skipIf(!isRoot)('sandboxes, over gRPC (needs root)', () => {
   let service: NetworkUnderTest;
@@ -152,6 +152,20 @@ describe.skipIf(!isRoot)('sandboxes, over gRPC (needs root)', () => {
     expect(ask(host, 'udp', '10.88.0.1', 5353, 500)).not.toMatch(/^dns /);
   });
 
+  it('leads a udp client that keeps its port to the new container', async () => {
+    const binding = port(53, { protocol: 'udp', hostPort: 5354 });
+    const first = await prepare({ endpoints: [endpoint('bridge')], ports: [binding] });
+    const holder = await prepare({ endpoints: [endpoint('bridge')] });
+    await serve(inside(first.containerId), 'udp', '0.0.0.0', 53, 'old');
+    expect(ask(host, 'udp', '10.88.0.1', 5354, 8000, 40404)).toMatch(/^old /);
+    await service.client.releaseSandbox({ containerId: first.containerId }, call);
+    expect(ask(host, 'udp', '10.88.0.1', 5354, 300, 40404)).not.toMatch(/^old /);
+    const second = await prepare({ endpoints: [endpoint('one')], ports: [binding] });
+    await serve(inside(second.containerId), 'udp', '0.0.0.0', 53, 'new');
+    expect(ask(host, 'udp', '10.88.0.1', 5354, 8000, 40404)).toMatch(/^new /);
+    expect(ownAddress(holder)).toBe('10.88.0.3');
+  });
+
   it('finds a random port and a port of a range', async () => {
     const random = await prepare({ endpoints: [endpoint('bridge')], ports: [port(80)] });
     expect(random.ports[0]?.hostPort).toBeGreaterThan(1023);
@@ -271,6 +285,19 @@ describe.skipIf(!isRoot)('sandboxes, over gRPC (needs root)', () => {
     await service.client.renameSandbox({ containerId: web.containerId, containerName: 'renamed' }, call);
     expect(resolve(asker, 'renamed')).toEqual([ownAddress(web)]);
     expect(resolve(asker, 'web')).toBe('ESERVFAIL');
+  });
+
+  it('passes other names on to the resolvers of the host, and broken queries not', async () => {
+    const asker = await prepare({ endpoints: [endpoint('one')] });
+    children.push(await nameServer(host, '127.0.0.1', '203.0.113.9'));
+    expect(resolve(inside(asker.containerId), 'example.test')).toEqual(['203.0.113.9']);
+    const hidden = await prepare({ endpoints: [endpoint('inner')] });
+    expect(resolve(inside(hidden.containerId), 'example.test')).toBe('ESERVFAIL');
+    expect(queryRaw(inside(asker.containerId), 'udp', '00').slice(0, 7)).toBe('TIMEOUT');
+    expect(queryRaw(inside(asker.containerId), 'udp', '1234010000020000000000000000').slice(0, 8)).toBe('12348181');
+    expect(queryRaw(inside(asker.containerId), 'tcp', '000c123428000001000000000000').slice(0, 12)).toBe(
+      '000c1234a884',
+    );
   });
 
   it('connects and disconnects a running container', async () => {
