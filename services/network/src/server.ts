@@ -7,7 +7,7 @@ import type { Logger } from '@flotilla/log';
 import { serve } from '@flotilla/rpc';
 import type { RunningServer } from '@flotilla/rpc';
 import { HybridClock, Store } from '@flotilla/store';
-import { makeShared, startThreadPool } from '@flotilla/sys';
+import { makeShared, startThreadPool, umountAll } from '@flotilla/sys';
 import { Forwarder } from './dns/forwarder.js';
 import { NameIndex } from './dns/name-index.js';
 import { Resolver } from './dns/resolver.js';
@@ -57,20 +57,13 @@ export async function startNetworkService(
     const namespaceDirectory = join(config.execRoot, 'netns');
     mkdirSync(namespaceDirectory, { recursive: true });
     makeShared(namespaceDirectory);
-    const clock = new HybridClock();
-    const open = (): Promise<Store> =>
-      Store.open(join(config.dataDir, 'db'), { service: 'network', schemaVersion: networkSchemaVersion, clock });
-    const db = use(overrides.store ?? (await open()));
-    const store = await NetworkStore.load(db);
-    const publisher = use(startOutboxPublisher(db.outbox, config.nats, log, { engineId }));
-
     const kernel = use(
       new Kernel(log, (err) => {
         log.fatal({ err }, 'kernel worker died');
         process.exit(1);
       }),
     );
-    await kernel.call('open', {
+    const opened = kernel.call('open', {
       table: tableName(engineId),
       linkGroup: linkGroup(engineId),
       namespaceDirectory,
@@ -78,6 +71,14 @@ export async function startNetworkService(
       isFirewallOn: settings.isFirewallOn,
       isForwardingOn: settings.isForwardingOn,
     });
+    opened.catch(() => undefined); // awaited below, when the store is open too
+    const clock = new HybridClock();
+    const open = (): Promise<Store> =>
+      Store.open(join(config.dataDir, 'db'), { service: 'network', schemaVersion: networkSchemaVersion, clock });
+    const db = use(overrides.store ?? (await open()));
+    const store = await NetworkStore.load(db);
+    const publisher = use(startOutboxPublisher(db.outbox, config.nats, log, { engineId }));
+    await opened;
 
     const allocations = new Allocations();
     const networks = new Networks({ store, kernel, allocations, settings, clock: db.clock, log });
@@ -104,7 +105,9 @@ export async function startNetworkService(
       [Symbol.asyncDispose]: async () => {
         sandboxes.close();
         const present = store.networks().flatMap((record) => bridgeSpec(record) ?? []);
-        if (store.sandboxes().length === 0) await kernel.call('dismantle', present);
+        if (store.sandboxes().length > 0) return;
+        await kernel.call('dismantle', present);
+        umountAll(namespaceDirectory);
       },
     });
     await sandboxes.restore(incomplete);

@@ -1,6 +1,9 @@
+import { join } from 'node:path';
+import type { ChildProcess } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { network as proto } from '@flotilla/proto';
-import { NetworkUnderTest, call, endpoint, isRoot } from './network-under-test.js';
+import { NetworkUnderTest, call, endpoint, isRoot, port } from './network-under-test.js';
+import { answering, ask } from './probe.js';
 
 const create = (request: Partial<proto.CreateNetworkRequest>): proto.CreateNetworkRequest =>
   proto.CreateNetworkRequest.fromPartial(request);
@@ -122,6 +125,29 @@ describe.skipIf(!isRoot)('networks, over gRPC (needs root)', () => {
       });
     } finally {
       await small[Symbol.asyncDispose]();
+    }
+  });
+
+  it('publishes through relays alone, without any rule, when it may not touch the firewall', async () => {
+    const plain = await NetworkUnderTest.start({ iptables: false });
+    const children: ChildProcess[] = [];
+    try {
+      const ports = [port(80, { hostPort: 8080 }), port(53, { protocol: 'udp', hostPort: 5300 })];
+      const { containerId } = await plain.prepare({ endpoints: [endpoint('bridge')], ports });
+      const inside = join(plain.execRoot, 'netns', containerId);
+      const host = `/run/netns/${plain.host.name}`;
+      children.push(
+        await answering(inside, 'tcp', '0.0.0.0', 80, 'web'),
+        await answering(inside, 'udp', '0.0.0.0', 53, 'web'),
+      );
+      expect(plain.traces().tables).toEqual([]);
+      for (const address of ['127.0.0.1', '::1']) {
+        expect(ask(host, 'tcp', address, 8080)).toBe('web 10.88.0.1');
+        expect(ask(host, 'udp', address, 5300)).toBe('web 10.88.0.1');
+      }
+    } finally {
+      for (const child of children) child.kill();
+      await plain[Symbol.asyncDispose]();
     }
   });
 

@@ -127,6 +127,13 @@ export class Sandboxes {
       const network = this.#usable(request.network);
       if (network.driver === 'host')
         throw permissionDenied('container cannot be disconnected from host network or connected to host network');
+      const isIn = (driver: string): boolean =>
+        before.endpoints.some((endpoint) => this.#networkOf(endpoint.networkId)?.driver === driver);
+      if (network.driver === 'null' || isIn('null')) {
+        throw permissionDenied(
+          'container cannot be connected to multiple networks with one of the networks in private (none) mode',
+        );
+      }
       if (before.endpoints.some((endpoint) => endpoint.networkId === network.id)) {
         throw permissionDenied(`endpoint with name ${before.containerName} already exists in network ${network.name}`);
       }
