@@ -261,6 +261,19 @@ describe.skipIf(missing !== undefined)('containers in shims', () => {
     await task.delete();
   });
 
+  it('can be prepared before they are created, and this can be taken back', async () => {
+    const made = makeBundle(root, ['sh', '-c', 'echo prepared']);
+    runtime.prepare({ id: made.id, bundle: made.bundle, terminal: false, openStdin: false });
+    const task = await createIn(made, false, false, 'json-file');
+    const session = task.streams.attach({ stdin: false, stdout: true, stderr: true });
+    await task.start();
+    expect((await collect(session, false)).out).toBe('prepared\n');
+    await task.delete();
+    const other = makeBundle(root, ['true']);
+    runtime.prepare({ id: other.id, bundle: other.bundle, terminal: false, openStdin: true });
+    await runtime.abandon(other.id);
+  });
+
   it('pause, resume, list processes, change limits', async () => {
     const { task } = await create(['sh', '-c', 'while :; do echo x; sleep 0.02; done']);
     await task.start();
