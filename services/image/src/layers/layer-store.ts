@@ -1,4 +1,6 @@
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { access, mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EngineError, cancelled, dataLoss, internal, messageOf, notFound } from '@flotilla/errors';
@@ -239,7 +241,7 @@ export class LayerStore implements AsyncDisposable {
 
   /** Removes what a container has written; it must be unmounted. Removing what is not there is fine. */
   async removeContainerLayer(containerId: string): Promise<void> {
-    await this.#discard(this.#paths.container(containerId));
+    await this.#discard(this.#paths.container(containerId), removeSmallTree);
   }
 
   /** Sum of the sizes of the files that a container has written (SizeRw), files with several names counted once. */
@@ -290,7 +292,7 @@ export class LayerStore implements AsyncDisposable {
   }
 
   /** Takes a directory away at once, and its content in the background. */
-  async #discard(directory: string): Promise<void> {
+  async #discard(directory: string, remove = removeLargeTree): Promise<void> {
     const trash = join(directory, '..', `.trash-${randomBytes(8).toString('hex')}`);
     try {
       await rename(directory, trash);
@@ -298,7 +300,7 @@ export class LayerStore implements AsyncDisposable {
       if (hasCode(error, 'ENOENT')) return;
       throw error;
     }
-    this.#inBackground(rm(trash, { recursive: true, force: true, maxRetries: 3 }));
+    this.#inBackground(remove(trash));
   }
 
   #inBackground(work: Promise<void>): void {
@@ -333,6 +335,17 @@ async function waitFor(apply: Apply, { signal, onProgress }: LayerInput): Promis
     if (onProgress !== undefined) apply.listeners.delete(onProgress);
     if (--apply.waiters === 0) apply.stop.abort();
   }
+}
+
+/** What a container has written is mostly next to nothing. */
+async function removeSmallTree(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true, maxRetries: 3 });
+}
+
+/** A layer may hold thousands of files: a child removes them, so that neither this thread nor libuv's are kept busy. */
+async function removeLargeTree(directory: string): Promise<void> {
+  await once(spawn('rm', ['-rf', '--', directory], { stdio: 'ignore' }), 'close').catch(() => undefined);
+  await removeSmallTree(directory); // what is left, also when there was no child
 }
 
 function registerError(error: unknown): unknown {
