@@ -19,7 +19,7 @@ import { Containers } from './containers/containers.js';
 import { containerSpecBuilder } from './containers/container-spec.js';
 import { Recovery } from './containers/recovery.js';
 import type { BuildSpec } from './containers/spec-input.js';
-import { RootfsWorkers } from './rootfs/rootfs-worker.js';
+import { RootfsWorkers } from './rootfs/rootfs-threads.js';
 import { grpcPeers } from './rpc/grpc-peers.js';
 import { imageContentRpc } from './rpc/image-content-rpc.js';
 import { lifecycleRpc } from './rpc/lifecycle-rpc.js';

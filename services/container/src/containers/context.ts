@@ -1,7 +1,7 @@
 import type { Logger } from '@flotilla/log';
 import type { KeyedLocks } from '@flotilla/store';
 import { type Timestamp, timestampFromNs } from '@flotilla/proto';
-import type { Rootfs } from '../rootfs/rootfs-worker.js';
+import type { Rootfs } from '../rootfs/rootfs-threads.js';
 import type { Runtime, RuntimeTask } from '../runtime/runtime.js';
 import type { ContainerStore } from '../store/container-store.js';
 import type { Peers } from './peers.js';

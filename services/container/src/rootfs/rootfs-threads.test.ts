@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { isEngineError } from '@flotilla/errors';
 import { isMountPoint, umountAll } from '@flotilla/sys';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { RootfsWorkers } from './rootfs-worker.js';
+import { RootfsWorkers } from './rootfs-threads.js';
 
 describe.skipIf(process.getuid?.() !== 0)('root file systems (needs root and overlayfs)', () => {
   let workers: RootfsWorkers;
