@@ -107,8 +107,8 @@ describe.skipIf(process.getuid?.() !== 0)('root file systems (needs root and ove
     execFileSync('chmod', ['4755', join(data, 'tool')]);
     execFileSync('chmod', ['1777', data]);
     execFileSync('chown', ['5:6', data]);
-    execFileSync('touch', ['-d', '2001-02-03T04:05:06.123456789Z', join(data, 'sub')]);
     execFileSync('ln', [join(data, 'tool'), join(data, 'sub/hard')]);
+    execFileSync('touch', ['-d', '2001-02-03T04:05:06.123456789Z', join(data, 'sub')]);
     symlinkSync('/etc/shadow', join(data, 'link'));
     symlinkSync('data', join(lower, 'alias'));
     await open();
