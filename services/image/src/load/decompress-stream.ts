@@ -55,14 +55,16 @@ async function peek(source: AsyncIterable<Buffer>): Promise<{ head: Buffer; rest
 
 async function* gunzipped(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
   const gunzip = createGunzip({ chunkSize: 256 * 1024 });
+  // It may still fail while nobody reads it any more.
+  gunzip.on('error', () => undefined);
   const feeding = pipeline(Readable.from(source), gunzip);
   feeding.catch(() => undefined);
   try {
     for await (const chunk of gunzip) yield chunk as Buffer;
   } catch (error) {
-    await feeding.catch((cause: unknown) => {
-      throw isCodecError(cause) ? dataLoss('invalid or truncated compressed data', { cause }) : cause;
-    });
+    if (isCodecError(error)) throw dataLoss('invalid or truncated compressed data', { cause: error });
+    // The source's failure, when that is what ended it.
+    await feeding;
     throw error;
   }
 }

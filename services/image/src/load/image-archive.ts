@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto';
 import { open, readFile, rm } from 'node:fs/promises';
 import { posix } from 'node:path';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
 import { dataLoss, invalidArgument, isEngineError } from '@flotilla/errors';
 import { maxConfigBytes, sha256Digest } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
 import { extract } from 'tar-stream';
+import type { Extract } from 'tar-stream';
 import { compressionOf } from '../pull/blob-compression.js';
 
 /** A file of an archive, spooled to the disk. */
@@ -52,7 +51,7 @@ export class ImageArchive implements AsyncDisposable {
       );
     });
     try {
-      await pipeline(Readable.from(source), tar);
+      await feed(source, tar);
     } catch (cause) {
       if (isEngineError(cause) || isSystemError(cause)) throw cause;
       throw dataLoss(`invalid archive: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
@@ -128,4 +127,24 @@ function cleanName(name: string): string {
 
 function isSystemError(error: unknown): boolean {
   return error instanceof Error && 'syscall' in error;
+}
+
+/** Write everything and wait for its end. Not a pipeline: tar-stream's streams are not Node's, and a failure must come from one place. */
+async function feed(source: AsyncIterable<Buffer>, tar: Extract): Promise<void> {
+  const finished = new Promise<void>((resolve, reject) => {
+    tar.on('finish', () => resolve());
+    tar.on('error', reject);
+    tar.on('close', () => reject(new Error('closed early')));
+  });
+  finished.catch(() => undefined);
+  try {
+    for await (const chunk of source) {
+      if (tar.write(chunk)) continue;
+      await Promise.race([new Promise<void>((resolve) => tar.once('drain', () => resolve())), finished]);
+    }
+    tar.end(undefined);
+    await finished;
+  } finally {
+    tar.destroy();
+  }
 }

@@ -16,6 +16,8 @@ export interface BlobCacheOptions {
 }
 
 const staleExchangeMs = 10 * 60_000;
+/** A receiver takes its link at once. */
+const untakenMs = 2 * 60_000;
 
 /**
  * Blobs by digest: `complete/<hex>` are verified, `partial/<hex>` wait to be resumed. What is linked into the exchange
@@ -83,7 +85,13 @@ export class BlobCache {
     await link(from, path);
     const now = new Date();
     await utimes(from, now, now);
+    setTimeout(() => void this.drop(path), untakenMs).unref();
     return path;
+  }
+
+  /** Remove a link that nobody has taken; one that was taken is elsewhere by now. */
+  async drop(path: string): Promise<void> {
+    await rm(path, { force: true });
   }
 
   /** Bytes of a complete blob. */

@@ -108,6 +108,17 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
   });
 }
 
+/** The last message of a transfer; a reader that leaves instead of taking it leaves no link behind. */
+async function* deliver(cache: BlobCache, value: registry.FetchedBlob): AsyncGenerator<registry.FetchBlobResponse> {
+  let isTaken = false;
+  try {
+    yield { event: { $case: 'done', value } };
+    isTaken = true;
+  } finally {
+    if (!isTaken) await cache.drop(value.path);
+  }
+}
+
 async function* fetchBlob(
   transfers: BlobTransfers,
   cache: BlobCache,
@@ -116,11 +127,12 @@ async function* fetchBlob(
   signal: AbortSignal,
 ): AsyncGenerator<registry.FetchBlobResponse> {
   const steps = latestThenEnd<BlobProgress, { path: string; size: number; transferred: number }>((report) =>
-    transfers.fetch(wanted, report, signal, async ({ size, transferred }) => ({
-      path: await cache.handOver(wanted.digest),
-      size,
-      transferred,
-    })),
+    transfers.fetch(wanted, report, signal, async ({ size, transferred }) => {
+      const path = await cache.handOver(wanted.digest);
+      // The caller left in this very moment: nobody will take the link.
+      if (signal.aborted) await cache.drop(path);
+      return { path, size, transferred };
+    }),
   );
   try {
     for await (const step of steps) {
@@ -132,7 +144,7 @@ async function* fetchBlob(
       }
       const { path, size, transferred } = step.value;
       const value = { path, sizeBytes: BigInt(size), transferredBytes: BigInt(transferred) };
-      if (!asStream) yield { event: { $case: 'done', value } };
+      if (!asStream) yield* deliver(cache, value);
       else {
         for await (const chunk of cache.takeBack(path)) yield { event: { $case: 'data', value: chunk } };
         yield { event: { $case: 'done', value: { ...value, path: '' } } };

@@ -1,0 +1,193 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, writeFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { ImageConfig, RegistryConfig } from '@flotilla/config';
+import { silentLogger } from '@flotilla/log';
+import { image } from '@flotilla/proto';
+import { connect } from '@flotilla/rpc';
+import type { RunningServer, TypedClient } from '@flotilla/rpc';
+import { makeTempDir, waitFor } from '@flotilla/testkit';
+import type { TempDir } from '@flotilla/testkit';
+import { startImageService } from '../src/index.js';
+
+export type ImageClient = TypedClient<typeof image.ImageServiceService>;
+
+/** The image service in this process and registry-proxy as its own, on a data root in memory. */
+export class Engine implements AsyncDisposable {
+  readonly root: TempDir;
+  client!: ImageClient;
+  #server: RunningServer | undefined;
+  #proxy: ChildProcess | undefined;
+  readonly #settings: Partial<RegistryConfig['registry']>;
+
+  private constructor(root: TempDir, settings: Partial<RegistryConfig['registry']>) {
+    this.root = root;
+    this.#settings = settings;
+  }
+
+  static async start(settings: Partial<RegistryConfig['registry']> = {}): Promise<Engine> {
+    const engine = new Engine(await makeTempDir('image'), settings);
+    await engine.startProxy();
+    await engine.startImage();
+    return engine;
+  }
+
+  get imageDir(): string {
+    return join(this.root.path, 'image');
+  }
+
+  async startProxy(): Promise<void> {
+    const socket = join(this.root.path, 'registry-proxy.sock');
+    const configPath = join(this.root.path, 'registry-proxy.json');
+    const config: RegistryConfig = {
+      ...this.#base('registry-proxy', socket),
+      registry: {
+        insecureRegistries: [],
+        mirrors: [],
+        certsDir: join(this.root.path, 'certs.d'),
+        maxConcurrentDownloads: 3,
+        connectTimeoutMs: 2_000,
+        headersTimeoutMs: 1_500,
+        bodyTimeoutMs: 1_500,
+        retryDelayMs: 20,
+        maxRetryDelayMs: 100,
+        ...this.#settings,
+      },
+    };
+    writeFileSync(configPath, JSON.stringify(config));
+    const main = fileURLToPath(new URL('../../registry-proxy/dist/main.js', import.meta.url));
+    this.#proxy = spawn(process.execPath, [main, '--config', configPath], { stdio: ['ignore', 'inherit', 'inherit'] });
+    await waitFor(() => existsSync(socket), { what: 'the socket of registry-proxy', timeoutMs: 15_000 });
+  }
+
+  async killProxy(): Promise<void> {
+    const child = this.#proxy;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  }
+
+  async startImage(now = () => new Date()): Promise<void> {
+    const config: ImageConfig = {
+      ...this.#base('image', join(this.root.path, 'image.sock')),
+      image: { maxConcurrentDownloads: 3, maxConcurrentUploads: 5, maxDownloadAttempts: 5 },
+    };
+    await mkdir(config.dataDir, { recursive: true });
+    this.#server = await startImageService(config, { log: silentLogger(), now });
+    this.client = connect(image.ImageServiceService, this.#server.address, { log: silentLogger() });
+  }
+
+  async stopImage(): Promise<void> {
+    this.client.close();
+    await this.#server?.[Symbol.asyncDispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stopImage();
+    await this.killProxy();
+    await this.root[Symbol.asyncDispose]();
+  }
+
+  #base<S extends 'image' | 'registry-proxy'>(service: S, socket: string) {
+    const root = this.root.path;
+    return {
+      service,
+      version: '0.0.0',
+      engineId: 'test',
+      dataRoot: root,
+      execRoot: root,
+      dataDir: join(root, service),
+      listen: { kind: 'unix' as const, path: socket },
+      services: { 'registry-proxy': `unix:${join(root, 'registry-proxy.sock')}` },
+      nats: null,
+      log: { level: 'fatal' as const, format: 'text' as const },
+    };
+  }
+}
+
+export interface Pulled {
+  readonly lines: image.Progress[];
+  readonly revision: bigint;
+}
+
+/** Run PullImage (or LoadImages) to its end. */
+export async function collect(stream: AsyncIterable<image.PullImageResponse>): Promise<Pulled> {
+  const lines: image.Progress[] = [];
+  let revision = 0n;
+  for await (const message of stream) {
+    lines.push(...message.progress);
+    if (message.revision > 0n) ({ revision } = message);
+  }
+  return { lines, revision };
+}
+
+export function pull(
+  { client }: Engine,
+  name: string,
+  tag = 'latest',
+  options: Partial<image.PullImageRequest> = {},
+  signal?: AbortSignal,
+): Promise<Pulled> {
+  const request = { name, tag, allTags: false, platform: undefined, credentials: undefined, ...options };
+  return collect(client.pullImage(request, { signal }));
+}
+
+/** What the pull printed, without bars. */
+export const statuses = ({ lines }: Pulled): string[] =>
+  lines.filter(({ hasDetail }) => !hasDetail).map(({ id, status }) => (id === '' ? status : `${id}: ${status}`));
+
+async function* frames(start: image.LoadStart, bytes: Buffer): AsyncGenerator<image.LoadImagesRequest> {
+  yield { frame: { $case: 'start', value: start } };
+  for (let at = 0; at < bytes.length; at += 200_000) {
+    yield { frame: { $case: 'data', value: bytes.subarray(at, at + 200_000) } };
+  }
+  await Promise.resolve();
+}
+
+/** Load an archive; gives the texts that the user sees. */
+export async function load({ client }: Engine, bytes: Buffer, start: Partial<image.LoadStart> = {}): Promise<string> {
+  const { lines } = await collect(client.loadImages(frames({ quiet: false, platforms: [], ...start }, bytes)));
+  return lines.map(({ stream }) => stream).join('');
+}
+
+export async function importTar(
+  { client }: Engine,
+  bytes: Buffer,
+  start: Partial<image.ImportStart> = {},
+): Promise<image.ImportImageResponse> {
+  async function* upload(): AsyncGenerator<image.ImportImageRequest> {
+    const value = { repository: '', tag: '', message: '', changes: [], platform: undefined, source: '-', ...start };
+    yield { frame: { $case: 'start', value } };
+    for (let at = 0; at < bytes.length; at += 200_000) {
+      yield { frame: { $case: 'data', value: bytes.subarray(at, at + 200_000) } };
+    }
+    await Promise.resolve();
+  }
+  return client.importImage(upload());
+}
+
+export const call = { deadlineMs: 20_000 };
+
+export function find({ client }: Engine, name: string): Promise<image.Image> {
+  return client.getImage({ name, platform: undefined }, call).then(({ image: found }) => {
+    if (found === undefined) throw new Error('no image in the answer');
+    return found;
+  });
+}
+
+/** A port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
