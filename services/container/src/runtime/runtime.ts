@@ -62,6 +62,13 @@ export interface TaskExit {
 /** The place where processes run: a shim for each container. */
 export interface Runtime {
   /**
+   * Begin what `create` needs first (FIFOs and the shim), so that it happens beside the preparation of mounts and network. Needs the bundle's directory
+   * only. Never throws: `create` tells. When `create` does not follow, `abandon` must.
+   */
+  prepare(input: Pick<CreateTask, 'id' | 'bundle' | 'terminal' | 'openStdin'>): void;
+  /** Take back `prepare`. Does nothing without it. */
+  abandon(id: string): Promise<void>;
+  /**
    * Make the FIFOs, start the shim, create the container's first process (stopped before its program).
    * On failure nothing is left but the bundle as it was.
    * @throws RuntimeFailure

@@ -130,6 +130,9 @@ function shimEnvironment(program: ShimProgram): NodeJS.ProcessEnv {
     GRPC_ADDRESS: grpcAddress(program),
     NAMESPACE: SHIM_NAMESPACE,
     GOMAXPROCS: '2',
+    // For runc, which inherits them and is done before collecting garbage pays: 8 % of the CPU time of a run. The shim sets its own.
+    GOGC: 'off',
+    GOMEMLIMIT: '64MiB',
   };
 }
 

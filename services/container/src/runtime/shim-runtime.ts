@@ -6,6 +6,7 @@ import type { LogReader, LogSinkConfig } from '../logs/log-config.js';
 import { LogWorker, type OutputSink } from '../logs/log-worker.js';
 import { Streams } from './container-streams.js';
 import { OomCounter } from './oom-counter.js';
+import { PreparedShim } from './prepared-shim.js';
 import { runtimeFailure } from './runtime-errors.js';
 import {
   type ContainerStreams,
@@ -21,13 +22,10 @@ import { ShimClient, type TaskState } from './shim-client.js';
 import { serveShimEvents } from './shim-events.js';
 import {
   type ShimProgram,
-  type StartedShim,
   deleteDeadShim,
   moveShimToCgroup,
   shimLogTail,
   shimSocketDirectory,
-  spawnShim,
-  startShim,
   takesListeningSocket,
 } from './shim-process.js';
 import { ShimTask } from './shim-task.js';
@@ -55,6 +53,7 @@ export class ShimRuntime implements Runtime {
   readonly #logWorker: LogWorker;
   readonly #streams = new Map<string, Streams>();
   readonly #tasks = new Map<string, ShimTask>();
+  readonly #prepared = new Map<string, { shim: Promise<PreparedShim>; bundle: string }>();
   readonly #oomListeners = new Set<(id: string) => void>();
   #events: TtrpcServer | undefined;
   #takesSocket: Promise<boolean> | undefined;
@@ -76,55 +75,50 @@ export class ShimRuntime implements Runtime {
     return runtime;
   }
 
+  prepare(input: Pick<CreateTask, 'id' | 'bundle' | 'terminal' | 'openStdin'>): void {
+    if (this.#prepared.has(input.id)) return;
+    const shim = this.#makeShim(input);
+    // `create` or `abandon` takes it.
+    shim.catch(() => undefined);
+    this.#prepared.set(input.id, { shim, bundle: input.bundle });
+  }
+
+  async abandon(id: string): Promise<void> {
+    const prepared = this.#prepared.get(id);
+    if (prepared === undefined) return;
+    this.#prepared.delete(id);
+    const shim = await prepared.shim.catch(() => undefined);
+    await shim?.dispose(() => this.#removeLeftovers(id, prepared.bundle));
+  }
+
   async create(input: CreateTask): Promise<RuntimeTask> {
-    const { id, bundle } = input;
+    const { id, bundle, terminal } = input;
     const streams = this.#streamsOf(input);
-    let fifos: TaskFifos | undefined;
+    let prepared: PreparedShim | undefined;
     let sink: OutputSink | undefined;
     let stdin: StdinWriter | undefined;
-    let client: ShimClient | undefined;
-    let shimStarts = false;
     try {
-      fifos = TaskFifos.make(bundle, '', input.terminal, input.openStdin);
-      const output = fifos.openOutput();
-      const heldFds = [output.stdoutFd, ...(output.stderrFd === undefined ? [] : [output.stderrFd])];
-      shimStarts = true;
-      // The sink closes the descriptors when it ends; the shim has its own by then.
-      const [started, opened] = await settled([
-        this.#startShim(id, bundle, heldFds),
-        this.#logWorker
-          .openSink({ log: input.log, resume: false, terminal: input.terminal, ...output })
-          .then((made) => (sink = made)),
-      ]);
-      const shimAddress = started.address;
-      const connected = (client = await ShimClient.connect(shimAddress, id));
+      const preparing = this.#prepared.get(id)?.shim ?? this.#makeShim(input);
+      this.#prepared.delete(id);
+      prepared = await preparing;
+      const { client, fifos, started } = prepared;
+      sink = await this.#logWorker.openSink({ log: input.log, resume: false, terminal, ...prepared.takeOutput() });
       if (input.shimCgroup !== undefined) {
         this.#moveShim(started.pid ?? (await client.shimPid()), input.shimCgroup);
       }
-      if (input.openStdin) stdin = new StdinWriter(fifos.io.stdin, () => connected.closeStdin());
+      if (input.openStdin) stdin = new StdinWriter(fifos.io.stdin, () => client.closeStdin());
       const pid = await client.create(bundle, fifos.io, {
         binaryName: input.runtimeBinary,
         root: join(this.#program.execRoot, 'runc'),
         systemdCgroup: input.systemdCgroup ?? false,
       });
-      return this.#task(input, {
-        pid,
-        shimAddress,
-        stateAtFirst: 'created',
-        client,
-        fifos,
-        sink: opened,
-        stdin,
-        streams,
-      });
+      const parts = { pid, shimAddress: started.address, stateAtFirst: 'created' as const };
+      return this.#task(input, { ...parts, client, fifos, sink, stdin, streams });
     } catch (error) {
       const shimLog = shimLogTail(bundle);
       stdin?.destroy();
       await sink?.close(true);
-      // Without Shutdown a shim whose Create failed stays for ever.
-      if (client === undefined && shimStarts) await this.#removeLeftovers(id, bundle);
-      else await client?.shutdown().catch(() => this.#removeLeftovers(id, bundle));
-      fifos?.remove();
+      await prepared?.dispose(() => this.#removeLeftovers(id, bundle));
       streams.end();
       if (error instanceof TtrpcUnavailable) {
         throw new RuntimeFailure(125, `shim of container failed: ${error.message}: ${shimLog}`, { cause: error });
@@ -196,6 +190,7 @@ export class ShimRuntime implements Runtime {
   }
 
   async close(): Promise<void> {
+    await Promise.all([...this.#prepared.keys()].map((id) => this.abandon(id)));
     await Promise.all([...this.#tasks.values()].map((task) => task.release()));
     for (const streams of this.#streams.values()) streams.detachAll();
     await this.#logWorker.close();
@@ -249,10 +244,9 @@ export class ShimRuntime implements Runtime {
     }
   }
 
-  async #startShim(id: string, bundle: string, heldFds: readonly number[]): Promise<StartedShim> {
+  async #makeShim(input: Pick<CreateTask, 'id' | 'bundle' | 'terminal' | 'openStdin'>): Promise<PreparedShim> {
     this.#takesSocket ??= takesListeningSocket(this.#program).catch(() => false);
-    if (await this.#takesSocket) return spawnShim(this.#program, id, bundle, heldFds);
-    return startShim(this.#program, id, bundle, heldFds);
+    return PreparedShim.make(this.#program, await this.#takesSocket, input);
   }
 
   #moveShim(pid: number, cgroup: string): void {
@@ -276,12 +270,4 @@ function stateName(status: shim.TaskStatus): RuntimeTask['stateAtFirst'] {
     default:
       return 'running';
   }
-}
-
-/** Like Promise.all, but a failure is thrown only when all have settled: what the others made can be undone then. */
-async function settled<T extends readonly Promise<unknown>[]>(
-  promises: readonly [...T],
-): Promise<{ -readonly [Index in keyof T]: Awaited<T[Index]> }> {
-  await Promise.allSettled(promises);
-  return await Promise.all(promises);
 }

@@ -1,5 +1,7 @@
 import { constants, openSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { setPipeSize } from '@flotilla/sys';
+import { FIFO_BYTES } from './task-fifos.js';
 
 /**
  * The write end of a process's standard input. Opened for reading too, so that opening never waits for the shim; the shim holds a write end of its own,
@@ -15,6 +17,7 @@ export class StdinWriter {
   constructor(path: string, closeInShim: () => Promise<void>) {
     this.#closeInShim = closeInShim;
     const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+    setPipeSize(fd, FIFO_BYTES);
     this.#socket = new Socket({ fd, readable: false, writable: true });
     this.#socket.on('drain', () => this.#wake());
     // The process ended with input left, or the container is gone: nobody is interested in the rest.

@@ -1,7 +1,10 @@
 import { closeSync, constants, existsSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { mkfifo } from '@flotilla/sys';
+import { mkfifo, setPipeSize } from '@flotilla/sys';
 import type { TaskIo } from './shim-client.js';
+
+/** Four times the default: what a busy container writes while we are not looking, so that it and we take turns less often. */
+export const FIFO_BYTES = 256 * 1024;
 
 /** The FIFOs of a process, named by a prefix in the container's bundle. */
 export class TaskFifos {
@@ -39,6 +42,7 @@ export class TaskFifos {
   openOutput(): { stdoutFd: number; stderrFd: number | undefined } {
     const flags = constants.O_RDONLY | constants.O_NONBLOCK;
     const stdoutFd = openSync(this.io.stdout, flags);
+    setPipeSize(stdoutFd, FIFO_BYTES);
     if (this.io.stderr === '') return { stdoutFd, stderrFd: undefined };
     try {
       return { stdoutFd, stderrFd: openSync(this.io.stderr, flags) };

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createLogger } from '@flotilla/log';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -336,6 +336,31 @@ describe.skipIf(missing !== undefined)('containers in shims', () => {
     expect(lines.map((line) => (JSON.parse(line) as { log: string }).log.trim())).toEqual(
       Array.from({ length: 50 }, (_, index) => String(index + 1)),
     );
+  });
+
+  it('do the same in shims that have to be started by their start command', async () => {
+    await runtime.close();
+    const shimPath = join(root, 'shim');
+    const script = '[ "$1" = -v ] && { echo "  Version: v2.0.0"; exit; }\nexec /usr/bin/containerd-shim-runc-v2 "$@"\n';
+    writeFileSync(shimPath, `#!/bin/sh\n${script}`, { mode: 0o755 });
+    const openThis = () => ShimRuntime.open({ execRoot: root, shimPath, log, onFatal: () => undefined });
+    runtime = await openThis();
+    const { task, bundle, logPath, id } = await create(['sh', '-c', 'sleep 0.2; echo late; exit 7']);
+    expect(readFileSync(join(bundle, 'address'), 'utf8')).toContain('/run/containerd/s/');
+    await task.start();
+    await runtime.close();
+    await waitFor(() => !isRunning(task.pid));
+    runtime = await openThis();
+    const { shimAddress } = task;
+    const driver = 'json-file' as const;
+    const input = { id, bundle, shimAddress, terminal: false, log: { driver, path: logPath } };
+    const found = await runtime.reattach(input);
+    if ('gone' in found) throw new Error('gone');
+    expect((await found.exited).exitCode).toBe(7);
+    await found.delete();
+    expect(readFileSync(logPath, 'utf8')).toContain('"late\\n"');
+    await runtime.close();
+    runtime = await open();
   });
 
   it('are gone when their shim died while nobody looked', async () => {
