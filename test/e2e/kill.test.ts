@@ -22,11 +22,14 @@ function follow(
   return { child, text: () => Buffer.concat(chunks).toString(), ended };
 }
 
-describe('kill -9 of any process of the engine while containers run', () => {
+describe.each([
+  { setting: 'all in one mount namespace', args: [] },
+  { setting: 'each service in a mount namespace of its own', args: ['--isolate-mounts'] },
+])('kill -9 of any process of the engine while containers run, $setting', ({ args }) => {
   let t: TestEngine;
   const pids = new Map<string, string>();
   beforeAll(async () => {
-    t = await startTestEngine();
+    t = await startTestEngine({ args });
     await t.ok(
       'run',
       '-d',
