@@ -111,9 +111,10 @@ export class TtrpcClient {
   #settle(stream: number, body: Buffer): void {
     const call = this.#calls.get(stream);
     if (call === undefined) return;
+    // What cannot be decoded breaks the connection, this call included.
+    const { status, payload } = shim.TtrpcResponse.decode(body);
     this.#calls.delete(stream);
     clearTimeout(call.timer);
-    const { status, payload } = shim.TtrpcResponse.decode(body);
     if (status !== undefined && status.code !== 0) call.reject(new TtrpcError(status.code, status.message));
     else call.resolve(payload);
   }
