@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import type { ChildProcess } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { network as proto } from '@flotilla/proto';
+import { waitFor } from '@flotilla/testkit';
 import { NetworkUnderTest, call, endpoint, isRoot, port } from './network-under-test.js';
 import { answering, ask } from './probe.js';
 
@@ -44,8 +45,9 @@ describe.skipIf(!isRoot)('networks, over gRPC (needs root)', () => {
     expect(service.traces().links).toContain(link);
     expect(service.ruleset()).toContain(link);
     await service.client.removeNetwork({ name: 'web' }, call);
-    expect(service.traces().links).not.toContain(link);
     expect(service.ruleset()).not.toContain(link);
+    expect(service.host.run('ip', ['-4', 'addr'])).not.toContain('10.88.1.1');
+    await waitFor(() => !service.traces().links.includes(link), { what: 'the bridge to go' });
     await expect(service.client.getNetwork({ name: 'web' }, call)).rejects.toMatchObject({
       kind: 'notFound',
       message: 'network web not found',

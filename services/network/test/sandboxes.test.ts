@@ -309,10 +309,10 @@ describe.skipIf(!isRoot)('sandboxes, over gRPC (needs root)', () => {
     const peer = await prepare({ containerName: 'peer', endpoints: [endpoint('two')] });
     const { containerId } = moving;
     await serve(inside(containerId), 'tcp', '0.0.0.0', 80, 'moved');
-    const connected = await service.client.connectSandbox(
-      { containerId, endpoint: endpoint('two', { aliases: ['m'] }) },
-      call,
-    );
+    const asked = { containerId, endpoint: endpoint('two', { aliases: ['m'] }) };
+    const once = { ...call, requestId: 'connect-1' };
+    const connected = await service.client.connectSandbox(asked, once);
+    expect(await service.client.connectSandbox(asked, once)).toEqual(connected);
     expect(connected.endpoint).toMatchObject({ interfaceName: 'eth1', networkName: 'two' });
     expect(resolve(inside(peer.containerId), 'm')).toEqual([connected.endpoint?.ipv4Address]);
     expect(ask(inside(peer.containerId), 'tcp', connected.endpoint?.ipv4Address ?? '', 80)).toMatch(/^moved /);

@@ -107,13 +107,18 @@ export class KernelState implements KernelOperations {
   }
 
   ensureBridge(bridge: BridgeSpec): void {
+    this.#leaving.delete(bridge.name);
     this.#ensureBridgeLink(bridge);
     this.#firewall?.setBridge(bridge);
   }
 
+  /** The link itself goes a little later, see `#leave`; without addresses it is in nobody's way. */
   removeBridge(bridge: BridgeSpec): void {
-    this.#deleteOwnBridge(bridge.name);
     this.#firewall?.deleteBridge(bridge.name);
+    const link = this.#rt.findLink(bridge.name);
+    if (link?.group !== this.#opened().linkGroup) return;
+    this.#ensureAddresses(link, { ...bridge, addresses: [] });
+    this.#leave([bridge.name]);
   }
 
   prepareSandbox(sandbox: SandboxSpec): { dns?: DnsSockets } {
@@ -305,8 +310,8 @@ export class KernelState implements KernelOperations {
   }
 
   /**
-   * Links whose namespace is being removed go with it. In case something keeps the namespace alive they are deleted a little
-   * later, all at once: a deletion blocks for a grace period of the kernel.
+   * Delete links a little later, all at once: a deletion blocks for a grace period of the kernel. Those whose namespace is
+   * being removed are gone by then, unless something keeps the namespace alive.
    */
   #leave(names: readonly string[]): void {
     for (const name of names) this.#leaving.add(name);

@@ -31,6 +31,9 @@ export interface KernelCalls {
   call<K extends keyof KernelOperations>(operation: K, argument: Argument<K>): Promise<Result<K>>;
 }
 
+/** The worker holds next to nothing: a small young generation keeps it so. */
+const workerLimits = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 128 };
+
 interface Pending {
   resolve: (result: unknown) => void;
   reject: (error: Error) => void;
@@ -44,7 +47,7 @@ export class Kernel implements KernelCalls, AsyncDisposable {
 
   /** @param onDeath called when the worker is gone without being disposed: the service cannot go on */
   constructor(log: Logger, onDeath: (error: Error) => void) {
-    this.#worker = startWorker('network-kernel-worker', import.meta.url);
+    this.#worker = startWorker('network-kernel-worker', import.meta.url, { resourceLimits: workerLimits });
     this.#worker.on('message', (answer: KernelAnswer) => {
       if (answer.kind === 'report') log.error({ detail: answer.detail }, answer.message);
       else this.#settle(answer);

@@ -4,7 +4,7 @@ import { serverStream, serviceEntry, unary } from '@flotilla/rpc';
 import type { ServiceEntry } from '@flotilla/rpc';
 import type { Networks } from '../networks/networks.js';
 import type { SandboxFiles } from '../sandboxes/sandbox-files.js';
-import type { Sandboxes } from '../sandboxes/sandboxes.js';
+import type { ConnectedSandbox, Sandboxes } from '../sandboxes/sandboxes.js';
 import type { NetworkStore } from '../store/network-store.js';
 import { NetworkChanges } from '../watch.js';
 import { matchesLabels } from './label-filter.js';
@@ -73,19 +73,30 @@ export function networkRpc({ store, networks, sandboxes, files }: NetworkRpcDeps
       };
     }),
     releaseSandbox: unary(async ({ containerId }) => ({ revision: await sandboxes.release(containerId) })),
-    connectSandbox: unary(async ({ containerId, endpoint: request }) => {
-      if (request === undefined) throw invalidArgument('no endpoint given');
-      const { record, endpoint, revision } = await sandboxes.connect(containerId, request);
-      return {
-        endpoint: renderEndpoint(endpoint, record, store.network(endpoint.networkId)?.name ?? ''),
-        hosts: files.hosts(record),
-        resolvConf: files.resolvConf(record),
-        revision,
-      };
-    }),
-    disconnectSandbox: unary(async ({ containerId, network }) => ({
-      revision: await sandboxes.disconnect(containerId, network),
-    })),
+    connectSandbox: unary(
+      async ({ containerId, endpoint: request }, { requestId }) => {
+        if (request === undefined) throw invalidArgument('no endpoint given');
+        const answer = ({ record, endpoint }: ConnectedSandbox, revision: bigint): proto.ConnectSandboxResponse => ({
+          endpoint: renderEndpoint(endpoint, record, store.network(endpoint.networkId)?.name ?? ''),
+          hosts: files.hosts(record),
+          resolvConf: files.resolvConf(record),
+          revision,
+        });
+        const connected = await sandboxes.connect(containerId, request, (made) => (batch) => {
+          batch.reply(requestId, proto.ConnectSandboxResponse.encode(answer(made, batch.revision)).finish());
+        });
+        return answer(connected, connected.revision);
+      },
+      { idempotent: proto.ConnectSandboxResponse },
+    ),
+    disconnectSandbox: unary(
+      async ({ containerId, network }, { requestId }) => ({
+        revision: await sandboxes.disconnect(containerId, network, (batch) => {
+          batch.reply(requestId, proto.DisconnectSandboxResponse.encode({ revision: batch.revision }).finish());
+        }),
+      }),
+      { idempotent: proto.DisconnectSandboxResponse },
+    ),
     renameSandbox: unary(async ({ containerId, containerName }) => {
       const { record, revision } = await sandboxes.rename(containerId, containerName);
       return { endpoints: renderEndpoints(record, store), revision };

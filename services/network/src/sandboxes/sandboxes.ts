@@ -15,7 +15,7 @@ import type { Networks } from '../networks/networks.js';
 import type { HostPorts } from '../ports/host-ports.js';
 import { portWishes } from '../ports/port-wishes.js';
 import type { PortWish } from '../ports/port-wishes.js';
-import type { NetworkStore } from '../store/network-store.js';
+import type { NetworkStore, Receipt } from '../store/network-store.js';
 import type { EndpointRecord, NetworkRecord, SandboxRecord } from '../store/records.js';
 import { checkEndpointRequest, dnsNames, planEndpoint } from './endpoint-plan.js';
 import { chooseGateway, choosePortTarget, publishingEndpoint } from './gateway-choice.js';
@@ -42,6 +42,12 @@ export interface PreparedSandbox {
 }
 
 type PreparedKernel = ReturnType<KernelOperations['prepareSandbox']>;
+
+/** A sandbox with an endpoint that was added to it. */
+export interface ConnectedSandbox {
+  record: SandboxRecord;
+  endpoint: EndpointRecord;
+}
 
 /** A sandbox that has just been prepared may belong to a container that a list made a moment ago does not hold. */
 const reconcileGraceMs = 2000;
@@ -116,7 +122,8 @@ export class Sandboxes {
   async connect(
     containerId: string,
     request: proto.EndpointRequest,
-  ): Promise<PreparedSandbox & { endpoint: EndpointRecord }> {
+    receipt: (connected: ConnectedSandbox) => Receipt,
+  ): Promise<PreparedSandbox & ConnectedSandbox> {
     return await this.#locks.run(containerId, async () => {
       const before = this.#running(containerId);
       if (before.isHostMode) {
@@ -144,7 +151,8 @@ export class Sandboxes {
         const attached = interfaceSpec(endpoint, network);
         if (attached !== undefined)
           await this.#deps.kernel.call('attachInterface', { containerId, interface: attached });
-        const revision = await this.#move(before, after, [containerConnected(network, containerId)]);
+        const events = [containerConnected(network, containerId)];
+        const revision = await this.#move(before, after, events, receipt({ record: after, endpoint }));
         return { record: after, endpoint, revision };
       } catch (error) {
         await this.#detach(containerId, endpoint, network);
@@ -157,7 +165,7 @@ export class Sandboxes {
   }
 
   /** @throws EngineError `conflict` when the container has no sandbox or is not in the network */
-  async disconnect(containerId: string, reference: string): Promise<bigint> {
+  async disconnect(containerId: string, reference: string, receipt: Receipt): Promise<bigint> {
     return await this.#locks.run(containerId, async () => {
       const before = this.#running(containerId);
       const network = this.#deps.networks.resolve(reference);
@@ -167,7 +175,7 @@ export class Sandboxes {
       if (endpoint === undefined)
         throw conflict(`container ${containerId} is not connected to network ${network.name}`);
       const after = { ...before, endpoints: before.endpoints.filter((one) => one !== endpoint) };
-      const revision = await this.#move(before, after, [containerDisconnected(network, containerId)]);
+      const revision = await this.#move(before, after, [containerDisconnected(network, containerId)], receipt);
       await this.#detach(containerId, endpoint, network);
       this.#deps.allocations.release(endpoint);
       return revision;
@@ -347,7 +355,7 @@ export class Sandboxes {
   }
 
   /** Make gateway, published ports, DNS and record follow a change of the endpoints of a running sandbox. */
-  async #move(before: SandboxRecord, after: SandboxRecord, events: EngineEvent[]): Promise<bigint> {
+  async #move(before: SandboxRecord, after: SandboxRecord, events: EngineEvent[], receipt: Receipt): Promise<bigint> {
     const { kernel, store, names, resolver } = this.#deps;
     const { containerId } = after;
     const runtime = this.#runtimes.get(containerId);
@@ -366,7 +374,7 @@ export class Sandboxes {
     if (after.dnsPorts !== undefined && runtime?.hasDns === false) {
       runtime.serveDns(await kernel.call('openDns', { containerId, ports: after.dnsPorts, hasRules: false }), resolver);
     }
-    const revision = await store.commit({ putSandboxes: [after], events });
+    const revision = await store.commit({ putSandboxes: [after], events, receipt });
     names.set(after);
     return revision;
   }
