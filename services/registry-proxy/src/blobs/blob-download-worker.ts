@@ -18,7 +18,7 @@ const blobs = new Map<number, OpenBlob>();
 const buffer = Buffer.allocUnsafe(1 << 20);
 
 function reply(message: WriterReply): void {
-  port?.postMessage(message);
+  port?.postMessage(message, message.kind === 'written' ? [message.buffer] : []);
 }
 
 /** Open a partial file and hash what is there; a missing one is made. */
@@ -66,7 +66,7 @@ function handle(message: WriterRequest): void {
   switch (message.kind) {
     case 'write':
       write(blob, message.bytes);
-      reply({ id, kind: 'written', count: message.bytes.length });
+      reply({ id, kind: 'written', count: message.bytes.length, buffer: message.bytes.buffer as ArrayBuffer });
       return;
     case 'restart':
       ftruncateSync(blob.fd, 0);

@@ -9,7 +9,8 @@ export type WriterRequest =
 /** From blob-download-worker. After `failed` the file is closed. */
 export type WriterReply =
   | { readonly id: number; readonly kind: 'opened'; readonly size: number }
-  | { readonly id: number; readonly kind: 'written'; readonly count: number }
+  /** `buffer` is given back to be filled again. */
+  | { readonly id: number; readonly kind: 'written'; readonly count: number; readonly buffer: ArrayBuffer }
   | { readonly id: number; readonly kind: 'digest'; readonly hex: string; readonly size: number }
   | { readonly id: number; readonly kind: 'closed' }
   | { readonly id: number; readonly kind: 'failed'; readonly code: string; readonly message: string };

@@ -101,7 +101,8 @@ export class BlobWriter {
   readonly #id: number;
   readonly #onClosed: () => void;
   #size = 0;
-  #batch = new Uint8Array(batchBytes);
+  #batch: Uint8Array = new Uint8Array(batchBytes);
+  readonly #free: ArrayBuffer[] = [];
   #batched = 0;
   #pending = 0;
   #failure: EngineError | undefined;
@@ -170,7 +171,7 @@ export class BlobWriter {
     if (this.#batched > 0) {
       const bytes = this.#batch.subarray(0, this.#batched);
       this.#pending += this.#batched;
-      this.#batch = new Uint8Array(batchBytes);
+      this.#batch = new Uint8Array(this.#free.pop() ?? new ArrayBuffer(batchBytes));
       this.#batched = 0;
       this.#thread.send({ id: this.#id, kind: 'write', bytes });
     }
@@ -208,8 +209,10 @@ export class BlobWriter {
 
   #receive(reply: WriterReply): void {
     if (reply.kind === 'failed') this.#failure = internal(diskMessage(reply));
-    else if (reply.kind === 'written') this.#pending -= reply.count;
-    else this.#answer = reply;
+    else if (reply.kind === 'written') {
+      this.#pending -= reply.count;
+      this.#free.push(reply.buffer);
+    } else this.#answer = reply;
     this.#wake?.();
     this.#wake = undefined;
   }
