@@ -16,6 +16,7 @@ export class Streams implements ContainerStreams {
     if (session.isOver) return session;
     this.#sessions.add(session);
     if (this.#run !== undefined) session.begin(this.#run);
+    else if (options.stream === false) session.runEnded('exited');
     return session;
   }
 

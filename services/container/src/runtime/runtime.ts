@@ -151,7 +151,7 @@ export interface AttachOptions {
   readonly stderr: boolean;
   /** Begin with what is in the log. */
   readonly logs?: boolean;
-  /** False: only what is in the log. Absent: true. */
+  /** False: only what is in the log, which needs a run (without one read it with `openLogReader`). Absent: true. */
   readonly stream?: boolean;
   /** Bytes that detach when they are typed one after the other; terminal only. */
   readonly detachKeys?: Uint8Array;

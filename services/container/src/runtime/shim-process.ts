@@ -1,6 +1,6 @@
 import { type StdioOptions, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { shim } from '@flotilla/proto';
@@ -189,18 +189,5 @@ function readIfThere(path: string): string {
     return readFileSync(path, 'utf8');
   } catch {
     return '';
-  }
-}
-
-/**
- * Put a shim into a cgroup of its own, where no stop of a service's unit or pod takes it along: below the unified hierarchy where there is one, and
- * below systemd's. Does nothing where neither is mounted.
- */
-export function moveShimToCgroup(pid: number, cgroup: string): void {
-  for (const root of ['/sys/fs/cgroup', '/sys/fs/cgroup/unified', '/sys/fs/cgroup/systemd']) {
-    if (readIfThere(join(root, 'cgroup.procs')) === '') continue;
-    const directory = join(root, cgroup);
-    mkdirSync(directory, { recursive: true });
-    writeFileSync(join(directory, 'cgroup.procs'), String(pid));
   }
 }

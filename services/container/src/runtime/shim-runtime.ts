@@ -18,12 +18,12 @@ import {
   type StreamOptions,
   type TaskGone,
 } from './runtime.js';
+import { ShimCgroups } from './shim-cgroups.js';
 import { ShimClient, type TaskState } from './shim-client.js';
 import { serveShimEvents } from './shim-events.js';
 import {
   type ShimProgram,
   deleteDeadShim,
-  moveShimToCgroup,
   shimLogTail,
   shimSocketDirectory,
   takesListeningSocket,
@@ -54,6 +54,7 @@ export class ShimRuntime implements Runtime {
   readonly #streams = new Map<string, Streams>();
   readonly #tasks = new Map<string, ShimTask>();
   readonly #prepared = new Map<string, { shim: Promise<PreparedShim>; bundle: string }>();
+  readonly #shimCgroups: ShimCgroups;
   readonly #oomListeners = new Set<(id: string) => void>();
   #events: TtrpcServer | undefined;
   #takesSocket: Promise<boolean> | undefined;
@@ -63,6 +64,9 @@ export class ShimRuntime implements Runtime {
     this.#program = { path: shimPath, execRoot, eventsPath: join(execRoot, 'shim-events.sock') };
     this.#log = log;
     this.#logWorker = new LogWorker(log, onFatal);
+    this.#shimCgroups = new ShimCgroups((error) =>
+      log.warn({ err: error }, 'shim stays in the cgroup of this service'),
+    );
   }
 
   static async open(options: ShimRuntimeOptions): Promise<ShimRuntime> {
@@ -94,6 +98,7 @@ export class ShimRuntime implements Runtime {
   async create(input: CreateTask): Promise<RuntimeTask> {
     const { id, bundle, terminal } = input;
     const streams = this.#streamsOf(input);
+    using _quiet = this.#shimCgroups.pause();
     let prepared: PreparedShim | undefined;
     let sink: OutputSink | undefined;
     let stdin: StdinWriter | undefined;
@@ -103,15 +108,15 @@ export class ShimRuntime implements Runtime {
       prepared = await preparing;
       const { client, fifos, started } = prepared;
       sink = await this.#logWorker.openSink({ log: input.log, resume: false, terminal, ...prepared.takeOutput() });
-      if (input.shimCgroup !== undefined) {
-        this.#moveShim(started.pid ?? (await client.shimPid()), input.shimCgroup);
-      }
       if (input.openStdin) stdin = new StdinWriter(fifos.io.stdin, () => client.closeStdin());
       const pid = await client.create(bundle, fifos.io, {
         binaryName: input.runtimeBinary,
         root: join(this.#program.execRoot, 'runc'),
         systemdCgroup: input.systemdCgroup ?? false,
       });
+      if (input.shimCgroup !== undefined) {
+        this.#shimCgroups.move(started.pid ?? (await client.shimPid()), input.shimCgroup);
+      }
       const parts = { pid, shimAddress: started.address, stateAtFirst: 'created' as const };
       return this.#task(input, { ...parts, client, fifos, sink, stdin, streams });
     } catch (error) {
@@ -247,14 +252,6 @@ export class ShimRuntime implements Runtime {
   async #makeShim(input: Pick<CreateTask, 'id' | 'bundle' | 'terminal' | 'openStdin'>): Promise<PreparedShim> {
     this.#takesSocket ??= takesListeningSocket(this.#program).catch(() => false);
     return PreparedShim.make(this.#program, await this.#takesSocket, input);
-  }
-
-  #moveShim(pid: number, cgroup: string): void {
-    try {
-      moveShimToCgroup(pid, cgroup);
-    } catch (error) {
-      this.#log.warn({ err: error, cgroup }, 'shim stays in the cgroup of this service');
-    }
   }
 }
 

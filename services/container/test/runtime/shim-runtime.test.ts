@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createLogger } from '@flotilla/log';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -392,8 +392,13 @@ describe.skipIf(missing !== undefined)('containers in shims', () => {
       log: { driver: 'none', path: '' },
     });
     const shimPid = readFileSync(join(made.bundle, 'shim.pid'), 'utf8');
-    expect(readFileSync(`/proc/${shimPid}/cgroup`, 'utf8')).toContain(':/flotilla-test-shims');
+    await waitFor(() => readFileSync(`/proc/${shimPid}/cgroup`, 'utf8').includes(':/flotilla-test-shims'));
     await task.delete();
+    await waitFor(() => !existsSync(`/proc/${shimPid}`));
+    for (const root of ['', '/unified', '/systemd']) {
+      const cgroup = `/sys/fs/cgroup${root}/flotilla-test-shims`;
+      if (existsSync(cgroup)) rmdirSync(cgroup);
+    }
   });
 
   async function expectNothingLeft(directory: string): Promise<void> {
