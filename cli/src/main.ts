@@ -60,7 +60,8 @@ async function up(argv: readonly string[]): Promise<number> {
   }
   const log = createLogger({ service: 'launcher', ...settings.log });
   const stop = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort(signal));
+  // A second signal (npm and a terminal both send one) must not cut the orderly stop short.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop.abort(signal));
   process.on('uncaughtException', (err) => {
     log.fatal({ err }, 'uncaught error');
     process.exit(1);

@@ -34,7 +34,7 @@ export async function runService<N extends ServiceName>(
 
   const stop = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => stop.abort({ why: `got ${signal}`, limitMs: stopLimitMs }));
+    process.on(signal, () => stop.abort({ why: `got ${signal}`, limitMs: stopLimitMs }));
   }
   const parent = parentFd === undefined ? undefined : watchParent(parentFd, stop);
 
