@@ -1,4 +1,3 @@
-import { Agent, EnvHttpProxyAgent, request } from 'undici';
 import type { Dispatcher } from 'undici';
 import { readCertificates, trustedAuthorities } from './certificates.js';
 import { RegistryError, readRegistryError } from './registry-error.js';
@@ -40,6 +39,9 @@ export interface HttpResponse {
   readonly body: Dispatcher.ResponseData['body'];
   readonly url: URL;
 }
+
+/** Loaded by the first request: 12 MiB that an engine without registries never needs. */
+const loadUndici = () => import('undici');
 
 const maxRedirects = 10;
 const redirects = new Set([301, 302, 303, 307, 308]);
@@ -90,6 +92,7 @@ export class HttpTransport implements AsyncDisposable {
     const headers: Record<string, string> = { ...wanted.headers, 'user-agent': this.#options.userAgent };
     if (url.origin !== wanted.url.origin) delete headers['authorization'];
     try {
+      const { request } = await loadUndici();
       const answer = await request(url, {
         dispatcher: await this.#agent(url, wanted.verifyTls || url.host !== wanted.url.host),
         method,
@@ -136,6 +139,7 @@ export class HttpTransport implements AsyncDisposable {
         connect['key'] = client.key;
       }
     }
+    const { Agent, EnvHttpProxyAgent } = await loadUndici();
     const common = { connect, allowH2: false, keepAliveTimeout: 15_000, maxHeaderSize: 64 * 1024 };
     return proxies === undefined ? new Agent(common) : new EnvHttpProxyAgent({ ...common, ...proxies });
   }
