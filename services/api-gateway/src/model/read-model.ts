@@ -83,6 +83,11 @@ export class ReadModel implements AsyncDisposable {
     return objects.filter(isShown);
   }
 
+  /** Containers and images as last known, without waiting for an owner that is down: good for counting. */
+  lastKnown(): { containers: container.Container[]; images: number } {
+    return { containers: [...shown(this.containers.objects.values())], images: this.images.objects.size };
+  }
+
   /** The finished list without filters, when the model is current. */
   containerListBody(all: boolean, version: ApiVersion): Buffer | undefined {
     if (!this.containers.isCurrent) return undefined;

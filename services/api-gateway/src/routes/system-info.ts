@@ -166,12 +166,8 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
   const { config, model } = context;
   const { gateway } = config;
   const host = hostFacts();
-  const [containers, images, infos, registryConfig] = await Promise.all([
-    model.listContainers().catch(() => []),
-    model.listImages().catch(() => []),
-    facts.infos,
-    facts.registry,
-  ]);
+  const [infos, registryConfig] = await Promise.all([facts.infos, facts.registry]);
+  const { containers, images } = model.lastKnown();
   const count = (...states: number[]): number =>
     containers.filter(({ state }) => states.includes(state?.status ?? 0)).length;
   const { ContainerStatus } = proto;
@@ -189,7 +185,7 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
     ContainersRunning: running,
     ContainersPaused: paused,
     ContainersStopped: containers.length - running - paused,
-    Images: images.length,
+    Images: images,
     Driver: 'overlay2',
     DriverStatus: [
       ['Supports d_type', 'true'],

@@ -1,4 +1,5 @@
-import { unavailable, unimplemented } from '@flotilla/errors';
+import { notFound, unavailable, unimplemented } from '@flotilla/errors';
+import type { ApiCall } from '../http/api-call.js';
 import type { Method, Route } from '../http/route-table.js';
 
 const NOT_A_MANAGER =
@@ -21,17 +22,9 @@ const MISSING: readonly (readonly [Method, string, string])[] = [
   ['POST', '/containers/{id}/checkpoints', 'checkpoints are not implemented'],
   ['DELETE', '/containers/{id}/checkpoints/{checkpoint}', 'checkpoints are not implemented'],
   ['PUT', '/volumes/{name}', 'cluster volumes are not implemented'],
-  ['GET', '/plugins', 'plugins are not implemented'],
   ['GET', '/plugins/privileges', 'plugins are not implemented'],
   ['POST', '/plugins/pull', 'plugins are not implemented'],
   ['POST', '/plugins/create', 'plugins are not implemented'],
-  ['GET', '/plugins/{name...}/json', 'plugins are not implemented'],
-  ['DELETE', '/plugins/{name...}', 'plugins are not implemented'],
-  ['POST', '/plugins/{name...}/enable', 'plugins are not implemented'],
-  ['POST', '/plugins/{name...}/disable', 'plugins are not implemented'],
-  ['POST', '/plugins/{name...}/upgrade', 'plugins are not implemented'],
-  ['POST', '/plugins/{name...}/push', 'plugins are not implemented'],
-  ['POST', '/plugins/{name...}/set', 'plugins are not implemented'],
   ['POST', '/swarm/init', 'swarm mode is not implemented'],
   ['POST', '/swarm/join', 'swarm mode is not implemented'],
 ];
@@ -68,8 +61,27 @@ const SWARM_ONLY: readonly (readonly [Method, string])[] = [
   ['POST', '/configs/{id}/update'],
 ];
 
+/** Endpoints of one plugin. There are none: clients that look an unknown name up among all kinds of objects rely on 404. */
+const ONE_PLUGIN: readonly (readonly [Method, string])[] = [
+  ['GET', '/plugins/{name...}/json'],
+  ['DELETE', '/plugins/{name...}'],
+  ['POST', '/plugins/{name...}/enable'],
+  ['POST', '/plugins/{name...}/disable'],
+  ['POST', '/plugins/{name...}/upgrade'],
+  ['POST', '/plugins/{name...}/push'],
+  ['POST', '/plugins/{name...}/set'],
+];
+
 /** Known endpoints without anything behind them: a sentence instead of `page not found`. */
 export const unsupportedRoutes = (): Route[] => [
+  { method: 'GET', path: '/plugins', handler: (call) => call.json(200, []) },
+  ...ONE_PLUGIN.map(([method, path]) => ({
+    method,
+    path,
+    handler: (call: ApiCall) => {
+      throw notFound(`plugin "${call.param('name')}" not found`);
+    },
+  })),
   ...MISSING.map(([method, path, reason]) => ({
     method,
     path,

@@ -113,8 +113,9 @@ function resourcesShape(resources: container.Resources | undefined): Record<stri
     ),
     MemoryReservation: number(resources?.memoryReservationBytes),
     MemorySwap: number(resources?.memorySwapBytes),
-    MemorySwappiness: resources?.memorySwappiness === undefined ? null : Number(resources.memorySwappiness),
-    OomKillDisable: resources?.oomKillDisable ?? null,
+    // dockerd prints null here, which the public document of the API does not allow.
+    ...(resources?.memorySwappiness === undefined ? {} : { MemorySwappiness: Number(resources.memorySwappiness) }),
+    OomKillDisable: resources?.oomKillDisable ?? false,
     PidsLimit: resources?.pidsLimit === undefined ? null : Number(resources.pidsLimit),
     Ulimits: (resources?.ulimits ?? []).map(({ name, soft, hard }) => ({
       Name: name,
