@@ -16,6 +16,9 @@ const PAUSE_BYTES = 1024 * 1024;
 /** ...and goes on at this. */
 const RESUME_BYTES = 512 * 1024;
 
+/** How long a batch may grow while the last one is not consumed. */
+const GROW_MS = 5;
+
 export type Post = (reply: LogWorkerReply, transfer?: ArrayBuffer[]) => void;
 
 /** What pumps of one thread share. */
@@ -41,6 +44,7 @@ export class OutputPump {
   #frameStart = -1;
   #frameStream: OutputStream = 1;
   #flushing: NodeJS.Immediate | undefined;
+  #growing: NodeJS.Timeout | undefined;
   #isPaused = false;
   #lossReported = false;
 
@@ -76,6 +80,7 @@ export class OutputPump {
 
   consumed(bytes: number): void {
     this.#unconsumed = Math.max(0, this.#unconsumed - bytes);
+    if (this.#unconsumed === 0 && this.#batchLength > 0) this.#flushSoon();
     if (!this.#isPaused || this.#unconsumed > RESUME_BYTES) return;
     this.#isPaused = false;
     for (const reader of this.#readers.values()) reader.resume();
@@ -139,12 +144,23 @@ export class OutputPump {
       batch.writeUInt32BE(this.#batchLength - this.#frameStart - FRAME_HEADER_BYTES, this.#frameStart + 4);
     }
     if (this.#batchLength > FULL_BATCH_BYTES) this.#flush();
-    else this.#flushing ??= setImmediate(() => this.#flush());
+    else this.#flushSoon();
+  }
+
+  /** At the end of this turn; but while attachments are still busy with the last batch, the next one may grow for a moment. */
+  #flushSoon(): void {
+    if (this.#unconsumed === 0) {
+      this.#flushing ??= setImmediate(() => this.#flush());
+    } else if (this.#flushing === undefined) {
+      this.#growing ??= setTimeout(() => this.#flush(), GROW_MS);
+    }
   }
 
   #flush(): void {
     if (this.#flushing !== undefined) clearImmediate(this.#flushing);
+    clearTimeout(this.#growing);
     this.#flushing = undefined;
+    this.#growing = undefined;
     const length = this.#batchLength;
     if (length === 0) return;
     this.#batchLength = 0;
