@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -74,11 +74,28 @@ export class Engine implements AsyncDisposable {
     await ended;
   }
 
-  async startImage(now = () => new Date()): Promise<void> {
-    const config: ImageConfig = {
+  #imageConfig(): ImageConfig {
+    return {
       ...this.#base('image', join(this.root.path, 'image.sock')),
       image: { maxConcurrentDownloads: 3, maxConcurrentUploads: 5, maxDownloadAttempts: 5 },
     };
+  }
+
+  /** The image service as a process of its own, to be killed. */
+  async startImageProcess(): Promise<ChildProcess> {
+    const configPath = join(this.root.path, 'image.json');
+    const socket = join(this.root.path, 'image.sock');
+    writeFileSync(configPath, JSON.stringify(this.#imageConfig()));
+    await rm(socket, { force: true });
+    const main = fileURLToPath(new URL('../dist/main.js', import.meta.url));
+    const child = spawn(process.execPath, [main, '--config', configPath], { stdio: ['ignore', 'inherit', 'inherit'] });
+    await waitFor(() => existsSync(socket), { what: 'the socket of image', timeoutMs: 15_000 });
+    this.client = connect(image.ImageServiceService, `unix:${socket}`, { log: silentLogger() });
+    return child;
+  }
+
+  async startImage(now = () => new Date()): Promise<void> {
+    const config = this.#imageConfig();
     await mkdir(config.dataDir, { recursive: true });
     this.#server = await startImageService(config, { log: silentLogger(), now });
     this.client = connect(image.ImageServiceService, this.#server.address, { log: silentLogger() });
@@ -87,6 +104,7 @@ export class Engine implements AsyncDisposable {
   async stopImage(): Promise<void> {
     this.client.close();
     await this.#server?.[Symbol.asyncDispose]();
+    this.#server = undefined;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -152,8 +170,14 @@ async function* frames(start: image.LoadStart, bytes: Buffer): AsyncGenerator<im
 }
 
 /** Load an archive; gives the texts that the user sees. */
-export async function load({ client }: Engine, bytes: Buffer, start: Partial<image.LoadStart> = {}): Promise<string> {
-  const { lines } = await collect(client.loadImages(frames({ quiet: false, platforms: [], ...start }, bytes)));
+export async function load(
+  { client }: Engine,
+  bytes: Buffer,
+  start: Partial<image.LoadStart> = {},
+  signal?: AbortSignal,
+): Promise<string> {
+  const stream = client.loadImages(frames({ quiet: false, platforms: [], ...start }, bytes), { signal });
+  const { lines } = await collect(stream);
   return lines.map(({ stream }) => stream).join('');
 }
 
