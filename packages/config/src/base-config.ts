@@ -4,27 +4,30 @@ import * as z from 'zod/mini';
 export const serviceNames = ['api-gateway', 'image', 'container', 'network', 'volume', 'registry-proxy'] as const;
 export type ServiceName = (typeof serviceNames)[number];
 
-export const tlsSchema = z.strictObject({
-  /** Certificates of the authority that signed the other side's. */
-  caFile: z.string(),
-  certFile: z.string(),
-  keyFile: z.string(),
-});
+const tlsSchema = () =>
+  z.strictObject({
+    /** Certificates of the authority that signed the other side's. */
+    caFile: z.string(),
+    certFile: z.string(),
+    keyFile: z.string(),
+  });
 
-export const listenSchema = z.discriminatedUnion('kind', [
-  z.strictObject({ kind: z.literal('unix'), path: z.string() }),
-  z.strictObject({ kind: z.literal('tcp'), host: z.string(), port: z.int(), tls: z.optional(tlsSchema) }),
-]);
+const listenSchema = () =>
+  z.discriminatedUnion('kind', [
+    z.strictObject({ kind: z.literal('unix'), path: z.string() }),
+    z.strictObject({ kind: z.literal('tcp'), host: z.string(), port: z.int(), tls: z.optional(tlsSchema()) }),
+  ]);
 
-export const natsSchema = z.strictObject({
-  url: z.string(),
-  user: z.optional(z.string()),
-  pass: z.optional(z.string()),
-});
-export type NatsSettings = z.output<typeof natsSchema>;
+const natsSchema = () =>
+  z.strictObject({
+    url: z.string(),
+    user: z.optional(z.string()),
+    pass: z.optional(z.string()),
+  });
+export type NatsSettings = z.output<ReturnType<typeof natsSchema>>;
 
 /** What every service's file holds. */
-export const baseShape = {
+export const baseShape = () => ({
   service: z.enum(serviceNames),
   /** Version of the engine. */
   version: z.string(),
@@ -37,15 +40,15 @@ export const baseShape = {
   /** `<data-root>/<service>`: nobody else opens it. */
   dataDir: z.string(),
   /** Where this service serves gRPC. */
-  listen: listenSchema,
+  listen: listenSchema(),
   /** gRPC addresses of all services by name: `unix:/path` or `tcp:host:port`. */
   services: z.record(z.string(), z.string()),
   /** Certificates for calls to TCP addresses. */
-  tls: z.optional(tlsSchema),
+  tls: z.optional(tlsSchema()),
   /** `null`: events wait in the outbox. */
-  nats: z.nullable(natsSchema),
+  nats: z.nullable(natsSchema()),
   log: z.strictObject({
     level: z.enum(['debug', 'info', 'warn', 'error', 'fatal', 'silent']),
     format: z.enum(['json', 'text']),
   }),
-};
+});

@@ -1,33 +1,35 @@
 import * as z from 'zod/mini';
 
-export const ulimitSchema = z.strictObject({ name: z.string(), soft: z.int(), hard: z.int() });
+const ulimitSchema = () => z.strictObject({ name: z.string(), soft: z.int(), hard: z.int() });
 
-export const runtimeSchema = z.strictObject({
-  /** Binary of an OCI runtime, absolute or looked up in PATH. */
-  path: z.string(),
-  runtimeArgs: z.array(z.string()),
-});
+const runtimeSchema = () =>
+  z.strictObject({
+    /** Binary of an OCI runtime, absolute or looked up in PATH. */
+    path: z.string(),
+    runtimeArgs: z.array(z.string()),
+  });
 
-export const containerBlock = z.strictObject({
-  defaultRuntime: z.string(),
-  /** By name; holds `runc` always. */
-  runtimes: z.record(z.string(), runtimeSchema),
-  logDriver: z.string(),
-  logOpts: z.record(z.string(), z.string()),
-  defaultUlimits: z.array(ulimitSchema),
-  defaultShmSizeBytes: z.int(),
-  defaultStopTimeoutSeconds: z.int(),
-  /** Run an init process in containers that do not say. */
-  init: z.boolean(),
-  initPath: z.string(),
-  noNewPrivileges: z.boolean(),
-  /** `builtin`, `unconfined` or the path of a profile. */
-  seccompProfile: z.string(),
-  cgroupParent: z.string(),
-  dns: z.array(z.string()),
-  dnsOptions: z.array(z.string()),
-  dnsSearch: z.array(z.string()),
-  hostGatewayIps: z.array(z.string()),
-  /** The host's resolver file. */
-  resolvConfPath: z.string(),
-});
+export const containerBlock = () =>
+  z.strictObject({
+    defaultRuntime: z.string(),
+    /** By name; holds `runc` always. */
+    runtimes: z.record(z.string(), runtimeSchema()),
+    logDriver: z.string(),
+    logOpts: z.record(z.string(), z.string()),
+    defaultUlimits: z.array(ulimitSchema()),
+    defaultShmSizeBytes: z.int(),
+    defaultStopTimeoutSeconds: z.int(),
+    /** Run an init process in containers that do not say. */
+    init: z.boolean(),
+    initPath: z.string(),
+    noNewPrivileges: z.boolean(),
+    /** `builtin`, `unconfined` or the path of a profile. */
+    seccompProfile: z.string(),
+    cgroupParent: z.string(),
+    dns: z.array(z.string()),
+    dnsOptions: z.array(z.string()),
+    dnsSearch: z.array(z.string()),
+    hostGatewayIps: z.array(z.string()),
+    /** The host's resolver file. */
+    resolvConfPath: z.string(),
+  });

@@ -1,7 +1,8 @@
 import * as z from 'zod/mini';
 
-export const imageBlock = z.strictObject({
-  maxConcurrentDownloads: z.int(),
-  maxConcurrentUploads: z.int(),
-  maxDownloadAttempts: z.int(),
-});
+export const imageBlock = () =>
+  z.strictObject({
+    maxConcurrentDownloads: z.int(),
+    maxConcurrentUploads: z.int(),
+    maxDownloadAttempts: z.int(),
+  });

@@ -1,24 +1,25 @@
 import * as z from 'zod/mini';
 
-export const registryBlock = z.strictObject({
-  /** Registries (host, host:port or CIDR) that may speak plain HTTP or show any certificate; loopback always may. */
-  insecureRegistries: z.array(z.string()),
-  /** Mirrors of Docker Hub, tried in order. */
-  mirrors: z.array(z.string()),
-  /** `HOST[:PORT]/{*.crt,*.cert,*.key}` below it, as dockerd reads them. */
-  certsDir: z.string(),
-  maxConcurrentDownloads: z.int(),
-  /** Tries per blob, all together. */
-  maxDownloadAttempts: z.optional(z.int()),
-  connectTimeoutMs: z.optional(z.int()),
-  /** From the request to the head of the answer. */
-  headersTimeoutMs: z.optional(z.int()),
-  /** Longest silence inside a body. */
-  bodyTimeoutMs: z.optional(z.int()),
-  /** Before the second try; doubled for each further one. */
-  retryDelayMs: z.optional(z.int()),
-  maxRetryDelayMs: z.optional(z.int()),
-  /** Blobs kept after they were handed over, and partial ones kept for a resume. */
-  cacheBytes: z.optional(z.int()),
-  proxies: z.optional(z.strictObject({ httpProxy: z.string(), httpsProxy: z.string(), noProxy: z.string() })),
-});
+export const registryBlock = () =>
+  z.strictObject({
+    /** Registries (host, host:port or CIDR) that may speak plain HTTP or show any certificate; loopback always may. */
+    insecureRegistries: z.array(z.string()),
+    /** Mirrors of Docker Hub, tried in order. */
+    mirrors: z.array(z.string()),
+    /** `HOST[:PORT]/{*.crt,*.cert,*.key}` below it, as dockerd reads them. */
+    certsDir: z.string(),
+    maxConcurrentDownloads: z.int(),
+    /** Tries per blob, all together. */
+    maxDownloadAttempts: z.optional(z.int()),
+    connectTimeoutMs: z.optional(z.int()),
+    /** From the request to the head of the answer. */
+    headersTimeoutMs: z.optional(z.int()),
+    /** Longest silence inside a body. */
+    bodyTimeoutMs: z.optional(z.int()),
+    /** Before the second try; doubled for each further one. */
+    retryDelayMs: z.optional(z.int()),
+    maxRetryDelayMs: z.optional(z.int()),
+    /** Blobs kept after they were handed over, and partial ones kept for a resume. */
+    cacheBytes: z.optional(z.int()),
+    proxies: z.optional(z.strictObject({ httpProxy: z.string(), httpsProxy: z.string(), noProxy: z.string() })),
+  });

@@ -11,17 +11,17 @@ import { parse, parseJsonObject } from './parse.js';
 import { registryBlock } from './registry-config.js';
 import { volumeBlock } from './volume-config.js';
 
-/** Schema of each service's file: the base and one block of its own. */
+/** Schema of each service's file: the base and one block of its own. Made when asked for: a process needs one of them. */
 export const serviceConfigSchemas = {
-  'api-gateway': z.strictObject({ ...baseShape, gateway: gatewayBlock }),
-  image: z.strictObject({ ...baseShape, image: imageBlock }),
-  container: z.strictObject({ ...baseShape, container: containerBlock }),
-  network: z.strictObject({ ...baseShape, network: networkBlock }),
-  volume: z.strictObject({ ...baseShape, volume: volumeBlock }),
-  'registry-proxy': z.strictObject({ ...baseShape, registry: registryBlock }),
+  'api-gateway': () => z.strictObject({ ...baseShape(), gateway: gatewayBlock() }),
+  image: () => z.strictObject({ ...baseShape(), image: imageBlock() }),
+  container: () => z.strictObject({ ...baseShape(), container: containerBlock() }),
+  network: () => z.strictObject({ ...baseShape(), network: networkBlock() }),
+  volume: () => z.strictObject({ ...baseShape(), volume: volumeBlock() }),
+  'registry-proxy': () => z.strictObject({ ...baseShape(), registry: registryBlock() }),
 };
 
-export type ServiceConfigs = { [N in ServiceName]: z.output<(typeof serviceConfigSchemas)[N]> };
+export type ServiceConfigs = { [N in ServiceName]: z.output<ReturnType<(typeof serviceConfigSchemas)[N]>> };
 /** The file of one service, checked. */
 export type ServiceConfig<N extends ServiceName = ServiceName> = ServiceConfigs[N];
 
@@ -34,7 +34,7 @@ export type RegistryConfig = ServiceConfig<'registry-proxy'>;
 
 /** Check the text of a service's file. @throws EngineError `invalidArgument` naming the key */
 export function parseServiceConfig<N extends ServiceName>(service: N, text: string, source: string): ServiceConfig<N> {
-  const config = parse(serviceConfigSchemas[service], parseJsonObject(text, source), source) as ServiceConfig<N>;
+  const config = parse(serviceConfigSchemas[service](), parseJsonObject(text, source), source) as ServiceConfig<N>;
   if (config.service !== service) throw invalidArgument(`${source}: service: this is the file of ${config.service}`);
   return config;
 }

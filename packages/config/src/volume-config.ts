@@ -1,3 +1,3 @@
 import * as z from 'zod/mini';
 
-export const volumeBlock = z.strictObject({});
+export const volumeBlock = () => z.strictObject({});
