@@ -148,8 +148,8 @@ describe('images', () => {
     ['tag', ['tag', 'absent', 'x'], 'No such image: absent'],
     [
       'pull of a bad reference',
-      ['pull', 'UPPER/case'],
-      'invalid reference format: repository name (UPPER/case) must be lowercase',
+      ['pull', 'library/UPPER'],
+      'invalid reference format: repository name (library/UPPER) must be lowercase',
     ],
   ])('says clearly what is missing: %s', async (_what, args, phrase) => {
     const result = await t.docker(args);

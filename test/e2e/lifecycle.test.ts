@@ -68,7 +68,7 @@ describe('container lifecycle', () => {
     const late = await t.docker(['kill', 'cc']);
     expect(late.stderr).toContain('is not running');
     const bad = await t.docker(['kill', '-s', 'NONSENSE', 'cc']);
-    expect(bad.stderr).toContain('Invalid signal: NONSENSE');
+    expect(bad.stderr).toContain('invalid signal: NONSENSE');
   });
 
   it('restarts with a new process and keeps the writable layer', async () => {
@@ -167,7 +167,7 @@ describe('container lifecycle', () => {
   });
 
   it('attaches to a running container and forwards stdin', async () => {
-    await t.ok('run', '-d', '-i', '--name', 'cc', 'busybox', 'sh', '-c', 'read x; echo got $x; exit 6');
+    await t.ok('run', '-d', '-i', '--name', 'cc', 'busybox', 'sh', '-c', 'read x; echo got $x; sleep 1; exit 6');
     const result = await t.docker(['attach', 'cc'], { input: 'word\n' });
     expect(result).toMatchObject({ code: 6, stdout: 'got word\n' });
   });

@@ -9,6 +9,8 @@ import { streamContentType, terminalSize } from './container-routes.js';
 import { changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
 
+const MAX_ATTACH_BODY = 64 * 1024;
+
 /** The endpoints that turn the connection into a raw stream, and what belongs to them. */
 export function attachRoutes(context: GatewayContext): Route[] {
   const { peers } = context;
@@ -45,6 +47,8 @@ async function attach({ peers }: GatewayContext, call: ApiCall): Promise<void> {
     throw invalidArgument(`Invalid detach keys (${detachKeys}) provided`, { cause });
   }
   const connection = connectionOf(call);
+  // Some clients (dockerode) send their options as a body too: it is not input of the container.
+  await connection.readBody(MAX_ATTACH_BODY);
   const stdin = booleanValue(query.get('stdin'));
   const start: container.AttachStart = {
     name: call.param('id'),

@@ -109,7 +109,8 @@ export const resources = (body: ResourcesBody): container.Resources => ({
   kernelMemoryTcpBytes: body.KernelMemoryTCP ?? 0n,
   memoryReservationBytes: body.MemoryReservation ?? 0n,
   memorySwapBytes: body.MemorySwap ?? 0n,
-  memorySwappiness: body.MemorySwappiness,
+  // The CLI says -1 for "not given", and dockerd shows it so.
+  memorySwappiness: body.MemorySwappiness === -1n ? undefined : body.MemorySwappiness,
   oomKillDisable: body.OomKillDisable,
   pidsLimit: body.PidsLimit,
   ulimits: (body.Ulimits ?? []).map(({ Name = '', Hard = 0n, Soft = 0n }) => ({ name: Name, hard: Hard, soft: Soft })),
