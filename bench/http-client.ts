@@ -47,7 +47,7 @@ export class HttpConnection {
   #deliver(): void {
     const headerEnd = this.#received.indexOf(END_OF_HEADERS);
     if (headerEnd < 0 || this.#waiting === undefined) return;
-    const head = this.#received.latin1Slice(0, headerEnd).toLowerCase();
+    const head = this.#received.toString('latin1', 0, headerEnd).toLowerCase();
     const status = Number(head.slice(9, 12));
     const start = headerEnd + 4;
     const length = /\r\ncontent-length: (\d+)/.exec(head)?.[1];
@@ -73,7 +73,7 @@ function unchunk(bytes: Buffer): Buffer {
   let at = 0;
   for (;;) {
     const lineEnd = bytes.indexOf('\r\n', at);
-    const size = parseInt(bytes.latin1Slice(at, lineEnd), 16);
+    const size = parseInt(bytes.toString('latin1', at, lineEnd), 16);
     if (size === 0 || Number.isNaN(size)) return Buffer.concat(parts);
     parts.push(bytes.subarray(lineEnd + 2, lineEnd + 2 + size));
     at = lineEnd + 2 + size + 2;
