@@ -44,6 +44,7 @@ export async function startRegistryProxyService(
   const manifestRetry = {
     ...retry,
     attempts: Math.min(3, retry.attempts),
+    firstDelayMs: Math.min(250, retry.firstDelayMs),
     maxDelayMs: Math.min(2_000, retry.maxDelayMs),
   };
   const manifests = new Manifests(client, manifestRetry);

@@ -108,7 +108,7 @@ async function transferOnce(
     if (start === 'complete') return;
     if (start === 'again') {
       await writer.restart();
-      throw new TransportError('the registry does not resume the blob', true, undefined);
+      throw new TransportError('the registry does not resume the blob', { isRetryable: true });
     }
     if (start === 'whole') await writer.restart();
     const total = size > 0 ? size : writer.size + Number(response.headers.get('content-length') ?? 0);
@@ -128,7 +128,9 @@ async function transferOnce(
       throw isEngineError(error) ? error : toTransportError(error, 'GET', response.url);
     }
     if (size > 0 && writer.size < size) {
-      throw new TransportError(`Get "${response.url.origin}${response.url.pathname}": unexpected EOF`, true, undefined);
+      throw new TransportError(`Get "${response.url.origin}${response.url.pathname}": unexpected EOF`, {
+        isRetryable: true,
+      });
     }
   });
 }

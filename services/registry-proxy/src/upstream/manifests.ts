@@ -4,7 +4,7 @@ import type { Digest, Reference } from '@flotilla/oci';
 import type { Credentials } from './credentials.js';
 import { readBounded } from './http-transport.js';
 import type { RegistryClient } from './registry-client.js';
-import { isRetryable } from './registry-error.js';
+import { TransportError, isRetryable } from './registry-error.js';
 import { backoff } from './retry.js';
 import type { RetryRules } from './retry.js';
 import { toTransportError } from './transport-error.js';
@@ -40,7 +40,9 @@ export class Manifests {
       try {
         return await this.#fetchOnce(request);
       } catch (error) {
-        if (attempt >= this.#retry.attempts || !isRetryable(error)) throw error;
+        // A registry that cannot be reached at all is told at once, as by dockerd.
+        const isHopeless = !isRetryable(error) || (error instanceof TransportError && error.isUnreachable);
+        if (attempt >= this.#retry.attempts || isHopeless) throw error;
         await backoff(this.#retry, attempt, error, request.signal);
       }
     }

@@ -26,11 +26,14 @@ export class RegistryError extends Error {
 /** No usable answer at all: refused, reset, timed out, bad TLS. */
 export class TransportError extends Error {
   readonly isRetryable: boolean;
+  /** There was no connection at all: no such name, refused, no route. */
+  readonly isUnreachable: boolean;
 
-  constructor(message: string, isRetryable: boolean, cause: unknown) {
-    super(message, { cause });
+  constructor(message: string, options: { isRetryable: boolean; isUnreachable?: boolean; cause?: unknown }) {
+    super(message, { cause: options.cause });
     this.name = 'TransportError';
-    this.isRetryable = isRetryable;
+    this.isRetryable = options.isRetryable;
+    this.isUnreachable = options.isUnreachable ?? false;
   }
 }
 

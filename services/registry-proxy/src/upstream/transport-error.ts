@@ -37,6 +37,15 @@ const phrases: ReadonlyMap<string, (host: string) => string> = new Map([
   ['ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE', () => 'remote error: tls: bad certificate'],
 ]);
 const lasting = new Set(['ENOTFOUND', 'EPROTO']);
+const unreachable = new Set([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ETIMEDOUT',
+  'UND_ERR_CONNECT_TIMEOUT',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+]);
 
 /** A failed request as `Get "https://host/v2/": dial tcp ...`, as Go's client words it. */
 export function toTransportError(error: unknown, method: string, url: URL): TransportError {
@@ -45,7 +54,11 @@ export function toTransportError(error: unknown, method: string, url: URL): Tran
   const text = phrase ?? (error instanceof Error && error.message !== '' ? error.message : code);
   const verb = method.slice(0, 1) + method.slice(1).toLowerCase();
   const certificate = /^(?:ERR_SSL|ERR_TLS|CERT_|DEPTH_|SELF_|UNABLE_)/.test(code);
-  return new TransportError(`${verb} "${withoutSecrets(url)}": ${text}`, !certificate && !lasting.has(code), error);
+  return new TransportError(`${verb} "${withoutSecrets(url)}": ${text}`, {
+    isRetryable: !certificate && !lasting.has(code),
+    isUnreachable: unreachable.has(code),
+    cause: error,
+  });
 }
 
 /** Signed URLs carry secrets in their query: only `/v2/` and token addresses keep it short anyway. */
