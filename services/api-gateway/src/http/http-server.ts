@@ -168,8 +168,8 @@ class Dispatcher {
     const { status, message, isBug } = errorReply(error);
     const fields = { method: call.req.method, path: call.path, requestId: call.requestId, status };
     if (isBug) log.error({ ...fields, err: error }, 'request failed by a bug');
-    else if (status >= 500) log.warn({ ...fields, err: error }, 'request failed');
-    else log.debug({ ...fields, err: error }, 'request refused');
+    else if (status >= 500) log.warn({ ...fields, reason: message }, 'request failed');
+    else log.debug({ ...fields, reason: message }, 'request refused');
     if (isEngineError(error, 'cancelled')) {
       res.destroy();
       call.connection?.socket.destroy();
