@@ -16,7 +16,8 @@ const bundleDir = dirname(fileURLToPath(import.meta.url));
 
 const usage = `Usage: flotilla COMMAND
 
-  up [flags]            start the engine in the foreground (dockerd's flags; --validate only checks them)
+  up [flags]            start the engine in the foreground (dockerd's flags; --validate only checks them;
+                        --isolate-mounts gives each service a mount namespace of its own)
   status [--json]       show the processes of the engine (--exec-root DIR, default /run/flotilla)
   doctor                list what this machine lacks
   service NAME          run one service alone (--config FILE); names: ${serviceNames.join(', ')}
