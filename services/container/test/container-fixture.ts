@@ -10,7 +10,8 @@ import { makeTempDir } from '@flotilla/testkit';
 import { FakeImages, FakeNetworks, FakeVolumes, servePeers } from './fake-peers.js';
 
 export const log = silentLogger();
-export const deadline = { deadlineMs: 30_000 };
+/** More patient than the gateway: these tests kill the service again and again, also on a busy machine. */
+export const deadline = { deadlineMs: 60_000, retryUnavailableMs: 50_000 };
 export const engineId = '5d1c9a4e-6f0d-4e52-9d46-2f6f8f0a1c11';
 
 export const canRun =

@@ -104,7 +104,7 @@ describe.skipIf(!canRun)('kill -9 of the container service (needs root, shim, ru
     expect(resumed).toEqual([8]);
   });
 
-  it('answers each request once, whenever it dies', { timeout: 120_000 }, async () => {
+  it('answers each request once, whenever it dies', { timeout: 180_000 }, async () => {
     const lives = new AbortController();
     let kills = 0;
     const killing = (async () => {
@@ -126,9 +126,9 @@ describe.skipIf(!canRun)('kill -9 of the container service (needs root, shim, ru
         expect((await client.stopContainer({ name, signal: '', timeoutSeconds: 5 }, deadline)).outcome).toBe(
           container.StopOutcome.STOPPED,
         );
-        expect((await inspect(name)).state.exitCode).toSatisfy(
-          (code: number) => code === 3 || code === 137 || code === 143,
-        );
+        const { exitCode } = (await inspect(name)).state;
+        // 137 when nobody saw the end, 2 when the signal came before runc had given way to the program.
+        if (![2, 3, 137].includes(exitCode)) throw new Error(`exit code ${exitCode}: ${await readLog(client, name)}`);
         await client.restartContainer({ name, signal: '', timeoutSeconds: 5 }, deadline);
         expect(await inspect(name)).toMatchObject({ id, state: { status: ContainerStatus.RUNNING } });
         await remove(name);
@@ -137,6 +137,9 @@ describe.skipIf(!canRun)('kill -9 of the container service (needs root, shim, ru
     };
     try {
       await Promise.all([1, 2, 3].map(life));
+    } catch (error) {
+      kills = 1000;
+      throw error;
     } finally {
       lives.abort();
       await killing;

@@ -103,7 +103,7 @@ export class Ender {
     const networkReleased = await this.#releaseNetwork(record);
     const ended = await this.#recordEnd(record, exit);
     this.#context.tasks.delete(id);
-    await releaseRun(this.#context, ended, { task, networkReleased });
+    await releaseRun(this.#context, ended, task ?? 'unknown', networkReleased);
     const { internals } = ended;
     if (internals.backOff !== null) this.scheduleRestart(id, internals.backOff.dueAtMs);
     else if (internals.removal !== null) await this.#hooks.remove(ended);

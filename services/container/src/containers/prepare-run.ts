@@ -35,7 +35,7 @@ interface MountedVolume extends ResolvedMount {
 }
 
 /**
- * Everything before the runtime is asked: sandbox, root file system and mounts, side by side, then copy-up and config.json.
+ * Everything before the runtime creates the task: sandbox, root file system, mounts and shim, side by side, then copy-up and config.json.
  * When it throws, the caller releases whatever was made.
  */
 export async function prepareRun(context: ContainerContext, record: ContainerRecord): Promise<PreparedRun> {
@@ -46,6 +46,8 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
     mkdir(bundle, { recursive: true, mode: 0o711 }),
     mkdir(containerDir(context.settings, container.id), { recursive: true, mode: 0o710 }),
   ]);
+  const { tty: terminal, openStdin } = container.config;
+  context.runtime.prepare({ id: container.id, bundle, terminal, openStdin });
   const [sandbox, opened, mounts] = await settleAll(
     prepareSandbox(context, record),
     context.rootfs.open({

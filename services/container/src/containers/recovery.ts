@@ -89,7 +89,9 @@ export class Recovery implements AsyncDisposable {
     }
     if (await hasBundle(this.#context, id)) {
       // Under the lock: a start that comes now waits until the old one is gone.
-      this.#inBackground('undo start', () => this.#context.locks.run(id, () => releaseRun(this.#context, record)));
+      this.#inBackground('undo start', () =>
+        this.#context.locks.run(id, () => releaseRun(this.#context, record, 'unknown')),
+      );
     }
     const { backOff, restartRequestId } = record.internals;
     if (state === 'restarting') ender.scheduleRestart(id, backOff?.dueAtMs ?? 0);

@@ -5,13 +5,8 @@ import type { ContainerRecord } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
 import { bundleDir, rootfsDir } from './settings.js';
 
-/** What is left to release of a run. */
-export interface ReleaseOptions {
-  /** The task when this process has it; without it the runtime looks for what is left. */
-  task?: RuntimeTask | undefined;
-  /** The sandbox was released before. */
-  networkReleased?: boolean;
-}
+/** The task of a run when this process has it; `unknown` after a crash: the runtime looks for what is left. */
+export type TaskLeft = RuntimeTask | 'no task' | 'unknown';
 
 /**
  * Give back everything that a run (or a start that failed, or one that a crash cut short) holds: task and shim, root file system, volume mounts,
@@ -20,10 +15,10 @@ export interface ReleaseOptions {
 export async function releaseRun(
   context: ContainerContext,
   record: Pick<ContainerRecord, 'container' | 'internals'>,
-  { task, networkReleased = false }: ReleaseOptions = {},
+  task: TaskLeft,
+  sandboxIsReleased = false,
 ): Promise<void> {
   const { id } = record.container;
-  const hasVolumes = record.internals.mounts.some((mount) => mount.type === 'volume');
   const attempt = async (what: string, work: () => Promise<void>): Promise<boolean> => {
     try {
       await work();
@@ -33,13 +28,14 @@ export async function releaseRun(
       return false;
     }
   };
-  const sandbox = networkReleased ? undefined : attempt('sandbox', () => releaseSandbox(context, record));
+  const sandbox = sandboxIsReleased ? undefined : attempt('sandbox', () => releaseSandbox(context, record));
   const bundle = bundleDir(context.settings, id);
-  await attempt('task', () => (task === undefined ? context.runtime.cleanup(id, bundle) : task.delete()));
+  if (task === 'unknown') await attempt('task', () => context.runtime.cleanup(id, bundle));
+  else if (task !== 'no task') await attempt('task', () => task.delete());
   const unmounted = await attempt('rootfs', () => context.rootfs.close(rootfsDir(context.settings, id)));
   await Promise.all([
     sandbox,
-    hasVolumes ? attempt('volumes', () => context.peers.volumes.unmountAll(id)) : undefined,
+    hasVolumes(record) ? attempt('volumes', () => context.peers.volumes.unmountAll(id)) : undefined,
     // Never below a root file system that is still mounted: its files are the container's own.
     unmounted ? attempt('bundle', () => rm(bundle, { recursive: true, force: true })) : undefined,
   ]);
@@ -61,4 +57,9 @@ export async function hasBundle(context: ContainerContext, id: string): Promise<
   } catch {
     return false;
   }
+}
+
+/** Whether the volume service knows of the container at all. */
+export function hasVolumes({ internals }: Pick<ContainerRecord, 'internals'>): boolean {
+  return internals.mounts.some((mount) => mount.type === 'volume');
 }

@@ -4,7 +4,7 @@ import { container } from '@flotilla/proto';
 import { type ContainerRecord, stateOf, toStatus } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
 import { containerDestroyed } from './events.js';
-import { hasBundle, releaseRun } from './release.js';
+import { hasBundle, hasVolumes, releaseRun } from './release.js';
 import { containerDir } from './settings.js';
 import { isLive, transition } from './state.js';
 import { endOfBackOff, type Stopper } from './stopper.js';
@@ -75,7 +75,9 @@ export class Remover {
       await releaseIfMade(this.#context, removing);
       await Promise.all([
         this.#context.peers.images.releaseLayer(id),
-        this.#context.peers.volumes.releaseAll(id, removing.internals.removal?.volumes ?? false),
+        hasVolumes(removing)
+          ? this.#context.peers.volumes.releaseAll(id, removing.internals.removal?.volumes ?? false)
+          : undefined,
       ]);
       await rm(containerDir(this.#context.settings, id), { recursive: true, force: true });
     } catch (error) {
@@ -152,5 +154,5 @@ export class Remover {
 
 /** Release a run only when something of it may be left: the directory of the bundle says so. */
 async function releaseIfMade(context: ContainerContext, record: ContainerRecord): Promise<void> {
-  if (await hasBundle(context, record.container.id)) await releaseRun(context, record);
+  if (await hasBundle(context, record.container.id)) await releaseRun(context, record, 'unknown');
 }

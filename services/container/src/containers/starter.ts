@@ -1,4 +1,4 @@
-import { conflict, isEngineError, notFound } from '@flotilla/errors';
+import { conflict, messageOf, notFound } from '@flotilla/errors';
 import { container } from '@flotilla/proto';
 import pLimit, { type LimitFunction } from 'p-limit';
 import type { RuntimeTask } from '../runtime/runtime.js';
@@ -111,15 +111,16 @@ export class Starter {
   }
 
   async #undo(record: ContainerRecord, task: RuntimeTask | undefined): Promise<void> {
-    if (task !== undefined) {
-      try {
-        await task.kill(9, true);
-      } catch (error) {
+    const { id } = record.container;
+    if (task === undefined) {
+      await this.#context.runtime.abandon(id);
+    } else {
+      await task.kill(9, true).catch((error: unknown) => {
         // It never ran, or has ended: deleting it is what counts.
-        if (!isEngineError(error)) this.#context.log.debug({ containerId: record.container.id }, 'nothing to kill');
-      }
+        this.#context.log.debug({ containerId: id, reason: messageOf(error) }, 'nothing to kill');
+      });
     }
-    await releaseRun(this.#context, record, { task });
+    await releaseRun(this.#context, record, task ?? 'no task');
   }
 
   #recordRunning(

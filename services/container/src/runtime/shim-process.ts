@@ -1,6 +1,7 @@
 import { type StdioOptions, execFile, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { shim } from '@flotilla/proto';
@@ -50,7 +51,8 @@ export async function takesListeningSocket(program: ShimProgram): Promise<boolea
  * @throws Error when the program cannot be run or the socket cannot be made.
  */
 export function spawnShim(program: ShimProgram, id: string, bundle: string, heldFds: readonly number[]): StartedShim {
-  const socketPath = join(shimSocketDirectory(program.execRoot), id.slice(0, 16));
+  // Not named by the container: the shim of its run before may still be about to remove its own.
+  const socketPath = join(shimSocketDirectory(program.execRoot), randomBytes(8).toString('hex'));
   const address = `unix://${socketPath}`;
   writeFileSync(join(bundle, 'address'), address);
   const socketFd = listenUnix(socketPath);
@@ -105,7 +107,7 @@ export function shimLogTail(bundle: string): string {
  * that still lives is killed first. Idempotent.
  */
 export async function deleteDeadShim(program: ShimProgram, id: string, bundle: string): Promise<void> {
-  killLeftShim(id, bundle);
+  killLeftShim(program, id, bundle);
   try {
     const args = [...commonArguments(program, id), '-bundle', bundle, 'delete'];
     shim.DeleteResponse.decode(await runShim(program, args, bundle, DELETE_LIMIT_MS, []));
@@ -164,17 +166,29 @@ async function runShim(
   return Buffer.concat(stdout);
 }
 
-/** A shim that hangs: the connection to it broke, the process is there. */
-function killLeftShim(id: string, bundle: string): void {
-  const pid = Number(readIfThere(join(bundle, 'shim.pid')));
-  if (!Number.isInteger(pid) || pid <= 1) return;
+/** A shim that hangs, or one whose maker was killed: the connection to it broke, the process is there. */
+function killLeftShim(program: ShimProgram, id: string, bundle: string): void {
+  const known = Number(readIfThere(join(bundle, 'shim.pid')));
+  const pid = Number.isInteger(known) && known > 1 ? known : findShim(program, id);
+  if (pid === undefined) return;
   // The pid may belong to another process by now.
-  if (!readIfThere(`/proc/${pid}/cmdline`).split('\0').includes(id)) return;
+  if (!isShimOf(program, id, pid)) return;
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
     // It ended by itself.
   }
+}
+
+/** A kill between the start of the shim and the file with its pid leaves only the process itself. */
+function findShim(program: ShimProgram, id: string): number | undefined {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return pids.map(Number).find((pid) => isShimOf(program, id, pid));
+}
+
+function isShimOf(program: ShimProgram, id: string, pid: number): boolean {
+  const words = readIfThere(`/proc/${pid}/cmdline`).split('\0');
+  return words[0] === program.path && words.includes(id) && words.includes(grpcAddress(program));
 }
 
 function removeShimSocket(bundle: string): void {
