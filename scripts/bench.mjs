@@ -1,14 +1,11 @@
 // `npm run bench [-- --only WORD] [-- --out FILE]`: set up as `npm test` does, bundle bench/main.ts and run it.
-import { spawnSync } from 'node:child_process';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { ENGINE_PACKAGES, TEST_PACKAGES, build as buildEngine, checkMachine } from './setup.mjs';
+import { join } from 'node:path';
+import { setUp, run } from './setup.mjs';
+import { root } from './sources.mjs';
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..');
-const outfile = join(root, 'dist/bundle/bench.js');
-checkMachine({ ...ENGINE_PACKAGES, ...TEST_PACKAGES });
-await buildEngine();
-const { build } = await import('esbuild'); // there only after npm ci
+setUp({ forTests: true });
+const { build } = await import('esbuild'); // there only after the set-up
+const outfile = join(root, 'dist/bench/main.js');
 await build({
   entryPoints: [join(root, 'bench/main.ts')],
   bundle: true,
@@ -17,10 +14,10 @@ await build({
   target: 'node20',
   conditions: ['source'],
   external: ['koffi', 'leveldown'],
-  banner: { js: "import { createRequire as __cr } from 'node:module'; const require = __cr(import.meta.url);" },
+  banner: {
+    js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+  },
   outfile,
   logLevel: 'error',
 });
-process.exit(
-  spawnSync(process.execPath, [outfile, ...process.argv.slice(2)], { cwd: root, stdio: 'inherit' }).status ?? 1,
-);
+run(process.execPath, [outfile, ...process.argv.slice(2)]);
