@@ -29,7 +29,7 @@ export interface Measurement {
 }
 
 /** Wall time of an action in milliseconds. */
-export async function elapsedMs(action: () => Promise<unknown> | unknown): Promise<number> {
+export async function elapsedMs(action: () => unknown): Promise<number> {
   const started = performance.now();
   await action();
   return performance.now() - started;

@@ -22,6 +22,7 @@ const testPackages = {
   'docker-registry': 'docker-registry',
   'busybox-static': 'busybox',
   debootstrap: 'debootstrap',
+  skopeo: 'skopeo',
   curl: 'curl',
 };
 

@@ -22,7 +22,7 @@ describe('Docker SDKs', () => {
   it('dockerode pulls, runs, inspects and removes', async () => {
     const docker = new Dockerode({ socketPath: t.engine.socket });
     const reference = `${t.registry.address}/busybox:latest`;
-    const pull = (await docker.pull(reference)) as NodeJS.ReadableStream;
+    const pull = await docker.pull(reference);
     await new Promise<void>((resolve, reject) =>
       docker.modem.followProgress(pull, (err) => (err ? reject(err) : resolve())),
     );
@@ -53,7 +53,7 @@ describe('Docker SDKs', () => {
     const stream = await container.attach({ stream: true, stdin: true, stdout: true, stderr: true, hijack: true });
     const out = new PassThrough();
     const text = collect(out);
-    container.modem.demuxStream(stream, out, out);
+    docker.modem.demuxStream(stream, out, out);
     await container.start();
     const ended = new Promise((resolve) => stream.on('end', resolve));
     stream.write('first\n');

@@ -3,6 +3,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { FixtureImage } from './image-fixtures.js';
 import type { NetworkNamespace } from './network-namespace.js';
 
@@ -58,6 +59,7 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
       curl(['-o', '/dev/null', `${scheme}://${address}/`]);
       break;
     } catch (cause) {
+      await delay(20);
       if (Date.now() > deadline) throw new Error(`docker-registry does not answer: ${errors}`, { cause });
     }
   }
