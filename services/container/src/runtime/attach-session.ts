@@ -172,11 +172,13 @@ export class Session implements AttachSession {
     if (isDetached) this.#finish('detached');
   }
 
-  /** Source: moby/moby daemon/internal/stream/attach.go (CopyStreams). */
+  /**
+   * A half-close is the end of input, not a detach: output goes on. (dockerd ends the output too unless `stdinOnce`, and so loses the answer to
+   * what was typed last: moby/moby daemon/internal/stream/attach.go, CopyStreams.)
+   */
   #endStdin(): void {
     if (!this.#options.stdin || !this.#streams.openStdin) return;
     if (this.#streams.stdinOnce && !this.#streams.terminal) void this.#started.then((run) => run?.stdin?.end());
-    else this.#finish('detached');
   }
 
   #clientLeft(): void {

@@ -173,7 +173,7 @@ export interface AttachSession {
   readonly stdin: {
     /** Settles when the next chunk may come. Does nothing when the container has no standard input or it is closed. */
     write(chunk: Uint8Array): Promise<void>;
-    /** The client's input ended: with `stdinOnce` and no terminal the container's ends too, otherwise the session does. */
+    /** The client's input ended: with `stdinOnce` and no terminal the container's ends too. Output goes on. */
     end(): void;
   };
   /** Settles when the attachment has begun: from then on no output is missed. Waits for the run when there is none yet. */
