@@ -14,6 +14,7 @@ import {
   serviceEntry,
 } from '@flotilla/rpc';
 import { HybridClock, Store } from '@flotilla/store';
+import { readComponents } from './components.js';
 import { settingsOf } from './config.js';
 import { Containers } from './containers/containers.js';
 import { containerSpecBuilder } from './containers/container-spec.js';
@@ -84,6 +85,9 @@ export async function startContainerService(
     use({ [Symbol.asyncDispose]: () => containers.close() });
     const recovery = use(new Recovery(containers));
     await recovery.beforeServing();
+    // Asked when somebody wants to know: two programs have to be run.
+    let components: ReturnType<typeof readComponents> | undefined;
+    const runc = settings.runtimes.get(settings.defaultRuntime) ?? settings.defaultRuntime;
     const server = use(
       await serve({
         listen: config.listen,
@@ -96,7 +100,10 @@ export async function startContainerService(
         ],
         ...{ log, engineId, clock, service: 'container', version: config.version },
         replies: db.replies,
-        details: () => Promise.resolve({ outboxPending: publisher.state.waiting }),
+        details: async () => ({
+          outboxPending: publisher.state.waiting,
+          components: await (components ??= readComponents(runc)),
+        }),
         flushEvents: async () => {
           await db.outbox.flush();
           return `container-${db.outbox.lastSequence}`;
