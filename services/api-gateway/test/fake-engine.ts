@@ -69,6 +69,13 @@ export class FakeEngine implements AsyncDisposable {
   /** Exit of containers whose wait is pending. */
   readonly exits = new Map<string, (code: number) => void>();
   loaded = 0;
+  /** Logs never end; what was handed over is counted. */
+  endlessLogs = false;
+  endlessBytes = 0;
+  endlessEnded = false;
+  /** An upload's messages after the first are not taken before this resolves. */
+  uploadHold: Promise<void> | undefined;
+  uploadFailed = false;
   dir = '';
   socket = '';
   gateway!: RunningGateway;
@@ -289,7 +296,7 @@ export class FakeEngine implements AsyncDisposable {
         return Promise.resolve({ revision: this.containers.delete(object.id) });
       }),
       waitContainer: serverStream(({ name }, { signal }) => this.#wait(name, signal)),
-      streamLogs: serverStream((request) => this.#streamLogs(request)),
+      streamLogs: serverStream((request, { signal }) => this.#streamLogs(request, signal)),
       attachContainer: bidi((requests) => this.#attach(requests)),
       startExec: bidi((requests) => this.#attach(requests)),
       createExec: unary(() => Promise.resolve({ id: 'exec1' })),
@@ -323,9 +330,21 @@ export class FakeEngine implements AsyncDisposable {
     yield { event: { $case: 'result', value: { exitCode: BigInt(exitCode), error: '' } } };
   }
 
-  async *#streamLogs({ name, position }: container.StreamLogsRequest): AsyncGenerator<container.StreamLogsResponse> {
+  async *#streamLogs(
+    { name, position }: container.StreamLogsRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<container.StreamLogsResponse> {
     const { id } = this.#find(name);
     yield { output: Buffer.alloc(0), position, attached: { containerId: id, tty: false } };
+    while (this.endlessLogs) {
+      try {
+        yield { output: Buffer.alloc(65_536), position: '' };
+        this.endlessBytes += 65_536;
+      } finally {
+        // Only reached early when the call ends under the generator.
+        this.endlessEnded = signal.aborted;
+      }
+    }
     let sent = 0;
     for (let i = position === '' ? 0 : Number(position); i < this.logs.length; i++) {
       if (this.breakLogsAfter === sent) {
@@ -366,7 +385,7 @@ export class FakeEngine implements AsyncDisposable {
         Promise.resolve({ images: [...this.images.objects.values()], revision: this.images.revision }),
       ),
       pullImage: serverStream((request) => this.#pull(request)),
-      loadImages: bidi((requests) => this.#load(requests)),
+      loadImages: bidi((requests, { signal }) => this.#load(requests, signal)),
       tagImage: unary(({ name }) => {
         if (name === 'missing') throw notFound('No such image: missing:latest');
         return Promise.resolve({ revision: this.images.revision });
@@ -413,10 +432,15 @@ export class FakeEngine implements AsyncDisposable {
     };
   }
 
-  async *#load(requests: AsyncIterable<image.LoadImagesRequest>): AsyncGenerator<image.LoadImagesResponse> {
+  async *#load(
+    requests: AsyncIterable<image.LoadImagesRequest>,
+    signal: AbortSignal,
+  ): AsyncGenerator<image.LoadImagesResponse> {
+    signal.addEventListener('abort', () => (this.uploadFailed = true));
     for await (const { frame } of requests) {
       if (frame?.$case !== 'data') continue;
       this.loaded += frame.value.length;
+      await this.uploadHold;
       if (frame.value.subarray(0, 4).toString() === 'junk') throw invalidArgument('archive/tar: invalid tar header');
     }
     yield { progress: [image.Progress.fromPartial({ stream: 'Loaded image: x:latest\n' })], revision: 0n };

@@ -26,6 +26,8 @@ export interface ApiServerOptions {
 
 /** How long a client may take to send the headers of a request. */
 const HEADERS_TIMEOUT_MS = 60_000;
+/** As dockerd takes: credentials of some registries are long. */
+const MAX_HEADER_BYTES = 1024 * 1024;
 
 /** Node's HTTP parser of a connection, as far as taking a connection over needs it. */
 interface ConnectionParser {
@@ -53,7 +55,13 @@ interface Target {
 export function createApiServer(options: ApiServerOptions): Server {
   const gateway = new Dispatcher(options);
   const server = createServer(
-    { headersTimeout: HEADERS_TIMEOUT_MS, requestTimeout: 0, keepAliveTimeout: 0, highWaterMark: 256 * 1024 },
+    {
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      maxHeaderSize: MAX_HEADER_BYTES,
+      requestTimeout: 0,
+      keepAliveTimeout: 0,
+      highWaterMark: 256 * 1024,
+    },
     (req, res) => gateway.request(req, res),
   );
   server.on('upgrade', (req, socket, head) => {
