@@ -57,7 +57,7 @@ export async function startImageService(
     const proxy = connect(registry.RegistryServiceService, proxyAddress, { log, clock, ...credentials });
     cleanup.push(() => proxy.close());
 
-    const source = new RegistrySource(proxy, content);
+    const source = new RegistrySource(proxy, content, join(config.dataRoot, 'exchange'));
     const puller = new Puller({ catalog, content, layers, source, now }, config.image.maxConcurrentDownloads);
     const images = new Images({ catalog, layers, now });
     const containers = new ContainerLayers({ catalog, content, layers, log, now });

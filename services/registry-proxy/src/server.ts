@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { parseServiceConfig } from '@flotilla/config';
 import type { RegistryConfig } from '@flotilla/config';
 import { createLogger } from '@flotilla/log';
 import type { Logger } from '@flotilla/log';
@@ -61,6 +62,17 @@ export async function startRegistryProxyService(
       service: 'registry-proxy',
       version: config.version,
       engineId: config.engineId,
+      config: {
+        prepare: (json) => {
+          const apply = endpoints.prepare(parseServiceConfig('registry-proxy', json, 'the new configuration').registry);
+          return Promise.resolve(async () => {
+            apply();
+            client.forgetReached();
+            // Certificates may have changed too.
+            await transport.reset();
+          });
+        },
+      },
     });
     log.info({ address: server.address }, 'serving');
     return {

@@ -75,6 +75,7 @@ const blob = (repository: string, options: Partial<proto.FetchBlobRequest> = {},
         credentials: undefined,
         urls: [],
         stream: false,
+        exchangeName: '',
         ...options,
       },
       { signal },
@@ -322,6 +323,7 @@ describe('FetchBlob', () => {
           credentials: undefined,
           urls: [],
           stream: false,
+          exchangeName: '',
         }),
       );
       await expect(fetching).rejects.toMatchObject({

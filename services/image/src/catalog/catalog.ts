@@ -44,6 +44,14 @@ export interface CatalogChange {
   readonly reply?: { readonly requestId: string; readonly encode: (revision: bigint) => Uint8Array } | undefined;
 }
 
+export interface CatalogWatch {
+  readonly snapshot: readonly CatalogImage[];
+  readonly revision: bigint;
+  /** Ends when the signal fires. */
+  readonly changes: (signal: AbortSignal) => AsyncIterable<ImageChange<CatalogImage>>;
+  readonly close: () => void;
+}
+
 /** Takes away what the records no longer need. */
 export interface Collector {
   /** Chain ids and digests that were just released; some may be in use again. */
@@ -251,25 +259,15 @@ export class Catalog {
     return this.#publishedRevision;
   }
 
-  /** All images and then their changes. */
-  watch(): {
-    snapshot: CatalogImage[];
-    revision: bigint;
-    changes: (signal: AbortSignal) => AsyncGenerator<ImageChange<CatalogImage>>;
-  } {
+  /** All images and then their changes; to be closed by the reader. */
+  watch(): CatalogWatch {
     const feed = new ChangeFeed<CatalogImage>(this.#publishedRevision);
     this.#feeds.add(feed);
-    const feeds = this.#feeds;
     return {
       snapshot: this.all(),
       revision: this.#publishedRevision,
-      async *changes(signal) {
-        try {
-          yield* feed.read(signal);
-        } finally {
-          feeds.delete(feed);
-        }
-      },
+      changes: (signal) => feed.read(signal),
+      close: () => this.#feeds.delete(feed),
     };
   }
 

@@ -100,13 +100,16 @@ export class Images {
   }
 
   /** Bytes of each image, of those shared with others, and of all layers together. */
-  usage(): { images: { image: CatalogImage; sharedBytes: number }[]; layersBytes: number } {
+  usage(isWanted: (image: CatalogImage) => boolean): {
+    images: { image: CatalogImage; sharedBytes: number }[];
+    layersBytes: number;
+  } {
     const users = new Map<string, number>();
     const all = this.#deps.catalog.all();
     for (const { record } of all) {
       for (const { chainId } of record.layers) users.set(chainId, (users.get(chainId) ?? 0) + 1);
     }
-    const images = all.map((image) => ({
+    const images = all.filter(isWanted).map((image) => ({
       image,
       sharedBytes: image.record.layers
         .filter(({ chainId }) => (users.get(chainId) ?? 0) > 1)

@@ -270,6 +270,7 @@ class PullSession {
       touch: [record.id],
       events: [imagePulled(reference, config)],
     });
+    if (putImages.length > 0) this.#deps.source.forget(blobsOf(record).map(({ digest }) => digest));
     const shown = familiarString(reference);
     const status = isUpdated ? `Downloaded newer image for ${shown}` : `Image is up to date for ${shown}`;
     this.#log.push({ status: `Status: ${status}` });

@@ -1,3 +1,6 @@
+import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { isEngineError, unavailable } from '@flotilla/errors';
 import { maxManifestBytes, parseDigest, repositoryName } from '@flotilla/oci';
 import type { Descriptor, Digest, Reference } from '@flotilla/oci';
@@ -31,11 +34,14 @@ const proxyOutageMs = 30_000;
 export class RegistrySource {
   readonly #rpc: RegistryRpc;
   readonly #content: ContentStore;
+  readonly #exchangeDir: string;
   readonly #fetches = new SharedTasks<FetchProgress, void>();
 
-  constructor(rpc: RegistryRpc, content: ContentStore) {
+  /** `exchangeDir`: where registry-proxy leaves links for the taking. */
+  constructor(rpc: RegistryRpc, content: ContentStore, exchangeDir: string) {
     this.#rpc = rpc;
     this.#content = content;
+    this.#exchangeDir = exchangeDir;
   }
 
   /** @throws EngineError as the registry refused, in Docker's words. */
@@ -74,6 +80,13 @@ export class RegistrySource {
     );
   }
 
+  /** Tell registry-proxy that the blobs are recorded here: it need not keep its copies for another try. */
+  forget(digests: readonly Digest[]): void {
+    const options = { deadlineMs: 5_000, retryUnavailableMs: 0 };
+    // What it does not hear of it drops by its own bound.
+    this.#rpc.forgetBlobs({ digests: [...digests] }, options).catch(() => undefined);
+  }
+
   async #fetch(
     repository: Reference,
     { digest, size, urls }: Descriptor,
@@ -84,6 +97,7 @@ export class RegistrySource {
     if (this.#content.has(digest)) return;
     let outageEnds: number | undefined;
     for (;;) {
+      const exchangeName = randomUUID();
       try {
         const stream = this.#rpc.fetchBlob(
           {
@@ -93,6 +107,7 @@ export class RegistrySource {
             credentials,
             urls: [...urls],
             stream: false,
+            exchangeName,
           },
           { signal },
         );
@@ -108,6 +123,8 @@ export class RegistrySource {
         }
         throw unavailable('registry-proxy ended a transfer early');
       } catch (error) {
+        // The link may lie there although its message did not come through.
+        await rm(join(this.#exchangeDir, exchangeName), { force: true });
         signal.throwIfAborted();
         // Only registry-proxy's own death is `unavailable`: a registry's failure comes as another kind.
         if (!isEngineError(error, 'unavailable')) throw error;

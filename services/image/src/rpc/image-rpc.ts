@@ -1,7 +1,8 @@
+import { invalidArgument } from '@flotilla/errors';
 import { isNameOnly, parseReference, withDefaultTag, withTagOrDigest } from '@flotilla/oci';
 import { image, timestampToDate } from '@flotilla/proto';
 import { bidi, clientStream, serverStream, serviceEntry, unary } from '@flotilla/rpc';
-import type { CallContext, ServiceEntry } from '@flotilla/rpc';
+import type { CallContext, Identity, ServiceEntry } from '@flotilla/rpc';
 import type { Catalog, CatalogImage } from '../catalog/catalog.js';
 import type { ContainerLayers, PreparedLayer } from '../containers/container-layers.js';
 import { historyOf } from '../images/history.js';
@@ -76,9 +77,10 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
       Promise.resolve({ image: messageOf(images.get(name, platformOf(platform))) }),
     ),
 
-    listImages: unary((_: image.ListImagesRequest) =>
-      Promise.resolve({ images: catalog.all().sort(newestFirst).map(messageOf), revision: catalog.revision }),
-    ),
+    listImages: unary((_: image.ListImagesRequest, { identity }) => {
+      const visible = catalog.all().filter((it) => isVisible(it, identity));
+      return Promise.resolve({ images: visible.sort(newestFirst).map(messageOf), revision: catalog.revision });
+    }),
 
     getImageHistory: unary(({ name, platform }: image.GetImageHistoryRequest) => {
       const found = images.get(name, platformOf(platform));
@@ -111,19 +113,22 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
       { idempotent: image.RemoveImageResponse },
     ),
 
-    pruneImages: unary(async (request: image.PruneImagesRequest, { signal }) => {
+    pruneImages: unary(async (request: image.PruneImagesRequest, { signal, identity }) => {
       const filter = {
         dangling: request.dangling,
         until: request.until === undefined ? undefined : timestampToDate(request.until),
-        labels: request.labels,
+        labels: [
+          ...request.labels,
+          ...Object.entries(identity.visibility ?? {}).map(([key, value]) => `${key}=${value}`),
+        ],
         excludedLabels: request.excludedLabels,
       };
       const { removed, reclaimedBytes, revision } = await images.prune(filter, signal);
       return { removed: removedMessages(removed), reclaimedBytes: BigInt(reclaimedBytes), revision };
     }),
 
-    getImageUsage: unary((_: image.GetImageUsageRequest) => {
-      const usage = images.usage();
+    getImageUsage: unary((_: image.GetImageUsageRequest, { identity }) => {
+      const usage = images.usage((it) => isVisible(it, identity));
       return Promise.resolve({
         images: usage.images.map(({ image: { record, leases }, sharedBytes }) => ({
           id: record.id,
@@ -135,28 +140,29 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
       });
     }),
 
-    watchImages: serverStream(async function* (_: image.WatchImagesRequest, { signal }: CallContext) {
-      const { snapshot, revision, changes } = catalog.watch();
-      const reader = changes(signal);
+    watchImages: serverStream(async function* (_: image.WatchImagesRequest, { signal, identity }: CallContext) {
+      const watch = catalog.watch();
+      const { revision } = watch;
       try {
-        for (const it of snapshot) yield upsert(revision, messageOf(it));
+        for (const it of watch.snapshot) if (isVisible(it, identity)) yield upsert(revision, messageOf(it));
         yield { revision, change: { $case: 'synced', value: {} } } satisfies image.WatchImagesResponse;
-        for await (const change of reader) {
-          yield change.value === undefined
-            ? ({
-                revision: change.revision,
-                change: { $case: 'removed', value: change.id },
-              } satisfies image.WatchImagesResponse)
-            : upsert(change.revision, messageOf(change.value));
+        for await (const change of watch.changes(signal)) {
+          if (change.value === undefined) {
+            const removed = { $case: 'removed' as const, value: change.id };
+            yield { revision: change.revision, change: removed } satisfies image.WatchImagesResponse;
+          } else if (isVisible(change.value, identity)) yield upsert(change.revision, messageOf(change.value));
         }
       } finally {
-        await reader.return(undefined);
+        watch.close();
       }
     }),
 
     prepareContainerLayer: unary(
       async (request: image.PrepareContainerLayerRequest, { requestId }) => {
         const { containerId = '', containerName = '' } = request.holder ?? {};
+        if (Object.keys(request.storageOptions).length > 0) {
+          throw invalidArgument("--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
+        }
         const respond = (prepared: PreparedLayer, revision: bigint): image.PrepareContainerLayerResponse => ({
           image: prepared.image === undefined ? undefined : messageOf(prepared.image),
           lowerDirs: prepared.lower,
@@ -208,6 +214,11 @@ const upsert = (revision: bigint, value: image.Image): image.WatchImagesResponse
 
 function removedMessages(removed: RemovalPlan['removed']): image.RemovedImage[] {
   return removed.map(({ kind, what }) => ({ what: { $case: kind, value: what } }));
+}
+
+/** Whether the image carries the labels that the caller's view asks for. */
+function isVisible({ config }: CatalogImage, { visibility }: Identity): boolean {
+  return Object.entries(visibility ?? {}).every(([key, value]) => config.run.labels.get(key) === value);
 }
 
 /** By the configuration's time, as `docker images` sorts. */

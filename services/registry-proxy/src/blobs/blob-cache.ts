@@ -1,7 +1,6 @@
 import { createReadStream } from 'node:fs';
 import { link, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import { randomUUID } from 'node:crypto';
 import { digestAlgorithm, digestHex } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
 import { hasCode } from '@flotilla/sys';
@@ -79,8 +78,8 @@ export class BlobCache {
   }
 
   /** Hard link in the exchange directory; the receiver renames it into its own store. */
-  async handOver(digest: Digest): Promise<string> {
-    const path = join(this.#options.exchangeDir, `${fileName(digest)}-${randomUUID()}`);
+  async handOver(digest: Digest, linkName: string): Promise<string> {
+    const path = join(this.#options.exchangeDir, linkName);
     const from = this.#completePath(digest);
     await link(from, path);
     const now = new Date();
@@ -92,6 +91,11 @@ export class BlobCache {
   /** Remove a link that nobody has taken; one that was taken is elsewhere by now. */
   async drop(path: string): Promise<void> {
     await rm(path, { force: true });
+  }
+
+  /** Remove a complete blob, unless somebody fetches it just now. */
+  async forget(digest: Digest): Promise<void> {
+    if (!this.#inUse.has(fileName(digest))) await rm(this.#completePath(digest), { force: true });
   }
 
   /** Bytes of a complete blob. */

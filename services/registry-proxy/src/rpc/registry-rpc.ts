@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { invalidArgument, notFound } from '@flotilla/errors';
 import {
   familiarName,
@@ -60,7 +61,12 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
         size: sizeOf(request.sizeBytes),
         credentials: request.credentials,
       };
-      return fetchBlob(transfers, cache, wanted, request.stream, signal);
+      return fetchBlob(transfers, cache, wanted, { asStream: request.stream, linkName: linkNameOf(request) }, signal);
+    }),
+
+    forgetBlobs: unary(async ({ digests }: registry.ForgetBlobsRequest) => {
+      for (const digest of digests) await cache.forget(parseDigest(digest));
+      return {};
     }),
 
     listTags: unary(async ({ repository: name, credentials }: registry.ListTagsRequest, { signal }) => {
@@ -123,12 +129,12 @@ async function* fetchBlob(
   transfers: BlobTransfers,
   cache: BlobCache,
   wanted: BlobRequest,
-  asStream: boolean,
+  { asStream, linkName }: { readonly asStream: boolean; readonly linkName: string },
   signal: AbortSignal,
 ): AsyncGenerator<registry.FetchBlobResponse> {
   const steps = latestThenEnd<BlobProgress, { path: string; size: number; transferred: number }>((report) =>
     transfers.fetch(wanted, report, signal, async ({ size, transferred }) => {
-      const path = await cache.handOver(wanted.digest);
+      const path = await cache.handOver(wanted.digest, linkName);
       // The caller left in this very moment: nobody will take the link.
       if (signal.aborted) await cache.drop(path);
       return { path, size, transferred };
@@ -196,6 +202,14 @@ function subjectOf({ repository, target }: { repository: Reference; target: stri
   reference: string;
 } {
   return { name: familiarName(repository), reference: familiarString(withTagOrDigest(repository, target)) };
+}
+
+function linkNameOf({ exchangeName }: registry.FetchBlobRequest): string {
+  if (exchangeName === '') return randomUUID();
+  if (!/^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(exchangeName)) {
+    throw invalidArgument('exchange_name must be a UUID');
+  }
+  return exchangeName;
 }
 
 function sizeOf(bytes: bigint): number {

@@ -144,15 +144,17 @@ export class HttpTransport implements AsyncDisposable {
     return proxies === undefined ? new Agent(common) : new EnvHttpProxyAgent({ ...common, ...proxies });
   }
 
-  /** Forget certificates and connections, e.g. after a change of certs.d. */
-  async reset(): Promise<void> {
+  /** Forget certificates and connections, e.g. after a change of certs.d. What runs goes on. */
+  reset(): Promise<void> {
+    for (const agent of this.#agents.values()) void agent.then((it) => it.close()).catch(() => undefined);
+    this.#agents.clear();
+    return Promise.resolve();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
     const agents = [...this.#agents.values()];
     this.#agents.clear();
     await Promise.allSettled(agents.map(async (agent) => (await agent).destroy()));
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.reset();
   }
 }
 

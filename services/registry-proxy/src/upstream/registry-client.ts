@@ -104,6 +104,11 @@ export class RegistryClient {
     return registry;
   }
 
+  /** Ask every registry anew. */
+  forgetReached(): void {
+    this.#reached.clear();
+  }
+
   /** One request, with one more try after a 401 with the challenge that came with it. */
   async request(registry: ReachedRegistry, wanted: RepositoryRequest): Promise<HttpResponse> {
     const { endpoint } = registry;
