@@ -1,12 +1,13 @@
 import { once } from 'node:events';
-import type { Server } from 'node:http';
-import type { Socket } from 'node:net';
+import type { Server as HttpServer } from 'node:http';
+import type { Server, Socket } from 'node:net';
 import { MAX_API_VERSION, formatApiVersion } from '@flotilla/docker-api';
 import type { GatewayConfig } from '@flotilla/config';
 import { invalidArgument } from '@flotilla/errors';
 import { EventReader } from '@flotilla/events';
 import { createLogger } from '@flotilla/log';
 import { HealthControl, serve } from '@flotilla/rpc';
+import { createFastLane } from './http/fast-lane.js';
 import { createApiServer } from './http/http-server.js';
 import { listenOn } from './http/listeners.js';
 import type { ApiAddress } from './http/listeners.js';
@@ -22,6 +23,7 @@ import { eventRoutes } from './routes/event-routes.js';
 import type { GatewayContext } from './routes/gateway-context.js';
 import { imageRoutes } from './routes/image-routes.js';
 import { networkRoutes } from './routes/network-routes.js';
+import { readyReplies } from './routes/ready-replies.js';
 import { minVersionOf } from './routes/system-info.js';
 import { systemRoutes } from './routes/system-routes.js';
 import { unsupportedRoutes } from './routes/unsupported-routes.js';
@@ -122,13 +124,14 @@ export async function startApiGateway(
     };
     const apiAddresses: string[] = [];
     for (const host of config.gateway.hosts) {
-      const server = createApiServer(options);
+      const http = createApiServer(options);
+      const server = createFastLane(http, readyReplies(model, options));
       const sockets = new Set<Socket>();
       server.on('connection', (socket) => {
         sockets.add(socket);
         socket.once('close', () => sockets.delete(socket));
       });
-      cleanup.push(() => closeServer(server, sockets));
+      cleanup.push(() => closeServer(server, http, sockets));
       apiAddresses.push(await listenOn(server, parseApiAddress(host), config.gateway.group, log));
     }
 
@@ -164,11 +167,11 @@ function openEvents(
 }
 
 /** Stop accepting, let running requests end, then cut what is left. */
-async function closeServer(server: Server, sockets: ReadonlySet<Socket>): Promise<void> {
+async function closeServer(server: Server, http: HttpServer, sockets: ReadonlySet<Socket>): Promise<void> {
   if (!server.listening) return;
   const closed = once(server, 'close');
   server.close();
-  server.closeIdleConnections();
+  http.closeIdleConnections();
   const timer = setTimeout(() => {
     for (const socket of sockets) socket.destroy();
   }, DRAIN_MS);

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { chmod, chown, lstat, mkdir, readFile, unlink } from 'node:fs/promises';
-import type { Server } from 'node:http';
 import { connect } from 'node:net';
+import type { Server } from 'node:net';
 import { dirname } from 'node:path';
 import { conflict, invalidArgument } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';

@@ -108,6 +108,15 @@ export class ReadModel implements AsyncDisposable {
     return found;
   }
 
+  /** As {@link findContainer}, but undefined also when there is none. */
+  peekContainer(name: string): container.Container | undefined {
+    try {
+      return this.findContainer(name);
+    } catch {
+      return undefined;
+    }
+  }
+
   /** The container of a name, from the model or its owner. @throws EngineError `notFound` in Docker's words */
   async getContainer(name: string): Promise<container.Container> {
     const known = this.findContainer(name);
