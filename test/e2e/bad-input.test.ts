@@ -46,7 +46,7 @@ describe('bad input', () => {
       '{"Image": "busybox", "HostConfig": {"AutoRemove": true, "RestartPolicy": {"Name": "always"}}}',
       400,
     ],
-    ['bad network', '{"Image": "busybox", "HostConfig": {"NetworkMode": "container:absent"}}', 404],
+    ['bad network', '{"Image": "busybox", "HostConfig": {"NetworkMode": "container:absent"}}', 400],
     ['relative bind target', '{"Image": "busybox", "HostConfig": {"Binds": ["/tmp:relative"]}}', 400],
     ['bind to the root', '{"Image": "busybox", "HostConfig": {"Binds": ["/tmp:/"]}}', 400],
     [

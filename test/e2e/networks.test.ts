@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { waitFor } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startTestEngine, type TestEngine } from './test-engine.js';
@@ -51,14 +53,20 @@ describe('networks', () => {
   });
 
   it('publishes UDP ports', async () => {
-    await t.ok('run', '-d', '--name', 'udp', '-p', '18053:53/udp', 'busybox', 'nc', '-u', '-l', '-p', '53');
-    await waitFor(
-      async () => {
-        t.namespace.run('bash', ['-c', 'echo datagram > /dev/udp/127.0.0.1/18053']);
-        return (await t.ok('logs', 'udp')).includes('datagram');
-      },
-      { what: 'the datagram', timeoutMs: 20_000 },
-    );
+    await t.ok('run', '-d', '--name', 'udp', '-p', '18053:53/udp', 'busybox', 'sleep', '600');
+    const pid = await t.ok('inspect', '-f', '{{.State.Pid}}', 'udp');
+    // Debian's busybox has no UDP server: Node serves inside the container's network namespace.
+    const echo = `const s = require('dgram').createSocket('udp4');
+      s.on('message', (m, from) => s.send(m, from.port, from.address)).bind(53);`;
+    const server = spawn('nsenter', [`--net=/proc/${pid}/ns/net`, process.execPath, '-e', echo], { stdio: 'ignore' });
+    const ask = `const s = require('dgram').createSocket('udp4');
+      s.on('message', (m, from) => { console.log(from.address, from.port, String(m)); process.exit(); });
+      setInterval(() => s.send('datagram', 18053, '127.0.0.1'), 20);
+      setTimeout(() => process.exit(1), 10_000);`;
+    expect(t.namespace.run(process.execPath, ['-e', ask])).toBe('127.0.0.1 18053 datagram\n');
+    const ended = once(server, 'exit');
+    server.kill();
+    await ended;
     await t.ok('rm', '-f', 'udp');
   });
 

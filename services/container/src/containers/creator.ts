@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { hostname as machineName } from 'node:os';
 import { join } from 'node:path';
-import { invalidArgument, messageOf } from '@flotilla/errors';
+import { internal, invalidArgument, isEngineError, messageOf } from '@flotilla/errors';
 import { container, type image, network } from '@flotilla/proto';
 import pLimit from 'p-limit';
 import type { ContainerInternals, ShownContainer } from '../store/container-record.js';
@@ -80,7 +80,10 @@ export class Creator {
     if (plan.kind === 'host' && hostConfig.portBindings.length > 0) {
       warnings.push('Published ports are discarded when using host network mode');
     }
-    if (plan.kind === 'container') plan.target = store.resolve(plan.target).container.id;
+    if (plan.kind === 'container') {
+      const { target } = plan;
+      plan.target = namedByRequest(() => store.resolve(target)).container.id;
+    }
     const inherited = hostConfig.volumesFrom.flatMap((from) => this.#inherit(from));
     // Binds that could never work are refused before anything is held; the image's volumes come later.
     planMounts(hostConfig, config.volumes, inherited);
@@ -90,7 +93,7 @@ export class Creator {
   #inherit(from: string): PlannedMount[] {
     const [name = '', mode = ''] = from.split(':');
     if (name === '') throw invalidArgument(`invalid volumes-from specification: ${from}`);
-    return inheritMounts(this.#context.store.resolve(name).internals.mounts, mode);
+    return inheritMounts(namedByRequest(() => this.#context.store.resolve(name)).internals.mounts, mode);
   }
 
   async #make(draft: Draft, requestId: string): Promise<container.CreateContainerResponse> {
@@ -134,10 +137,11 @@ export class Creator {
     if (kind === 'container') return undefined;
     const endpoints =
       kind === 'networks' ? draft.network.endpoints : [network.EndpointRequest.fromPartial({ network: kind })];
-    return this.#context.peers.networks.check(
-      endpoints,
-      kind === 'networks' ? planPorts(draft.hostConfig.portBindings) : [],
-    );
+    return this.#context.peers.networks
+      .check(endpoints, kind === 'networks' ? planPorts(draft.hostConfig.portBindings) : [])
+      .catch((error: unknown) => {
+        throw asBadRequest(error);
+      });
   }
 
   async #acquireVolumes(
@@ -330,4 +334,21 @@ function pointOf(
     rw: !mount.readOnly,
     propagation: mount.propagation,
   };
+}
+
+/**
+ * A missing network or container that the request names is a fault of the request: 404 of create means a missing image,
+ * and the docker CLI answers it with a pull.
+ */
+function asBadRequest(error: unknown): Error {
+  if (isEngineError(error, 'notFound')) return invalidArgument(error.message, { cause: error });
+  return error instanceof Error ? error : internal(messageOf(error));
+}
+
+function namedByRequest<T>(find: () => T): T {
+  try {
+    return find();
+  } catch (error) {
+    throw asBadRequest(error);
+  }
 }
