@@ -234,8 +234,9 @@ class Engine {
   }
 }
 
-// A service holds little: small young generations keep a burst of requests from growing the process for good.
-const nodeFlags = ['--max-semi-space-size=8'];
+// Given when bundling: the code caches are made for them.
+declare const FLOTILLA_NODE_FLAGS: readonly string[] | undefined;
+const nodeFlags = typeof FLOTILLA_NODE_FLAGS === 'undefined' ? [] : FLOTILLA_NODE_FLAGS;
 
 // Services read their file and never the environment; these are for the programs they start.
 function serviceEnvironment(): NodeJS.ProcessEnv {

@@ -1,7 +1,8 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
-import { fileURLToPath, pathToFileURL } from 'node:url';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { parseDaemonFlags, readDaemonSettings, serviceFiles, serviceNames } from '@flotilla/config';
 import { invalidArgument, isEngineError, messageOf } from '@flotilla/errors';
@@ -112,16 +113,19 @@ async function runOneService([name = '', ...rest]: readonly string[]): Promise<n
     throw invalidArgument(`there is no service "${name}"; names: ${serviceNames.join(', ')}`);
   }
   process.argv = [process.execPath, program, ...rest];
-  await import(pathToFileURL(program).href);
+  createRequire(import.meta.url)(program);
   return Number(process.exitCode ?? 0);
 }
 
-try {
-  process.exitCode = await main(process.argv.slice(2));
-} catch (error) {
-  // A sentence for what the user can mend, everything for what we must.
-  console.error(
-    `flotilla: ${isEngineError(error) || !(error instanceof Error) ? messageOf(error) : (error.stack ?? error.message)}`,
-  );
-  process.exitCode = 1;
-}
+main(process.argv.slice(2)).then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error: unknown) => {
+    // A sentence for what the user can mend, everything for what we must.
+    console.error(
+      `flotilla: ${isEngineError(error) || !(error instanceof Error) ? messageOf(error) : (error.stack ?? error.message)}`,
+    );
+    process.exitCode = 1;
+  },
+);

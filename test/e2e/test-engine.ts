@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
 import {
   busyboxImage,
   createNetworkNamespace,
@@ -57,9 +57,20 @@ export function runCommand(
   });
 }
 
+export interface TestEngineOptions {
+  /** False: the registry has busybox, the engine does not. */
+  pull?: boolean;
+  /** More flags for the engine. */
+  args?: string[];
+  daemonJson?: Record<string, unknown>;
+  /** Run on the empty scratch directory before anything starts; the engine's own will be `engine` in it. */
+  prepare?: (directory: string) => void;
+}
+
 /** Start everything; `busybox:latest` is pushed to the registry and, unless `pull` is false, pulled and tagged. */
-export async function startTestEngine(options: { pull?: boolean; args?: string[] } = {}): Promise<TestEngine> {
+export async function startTestEngine(options: TestEngineOptions = {}): Promise<TestEngine> {
   const directory = mkdtempSync('/dev/shm/flotilla-e2e-');
+  options.prepare?.(directory);
   const namespace = createNetworkNamespace();
   const busybox = busyboxImage(directory);
   const registry = await startRegistry({ directory: `${directory}/registry`, port: 5000, namespace });
@@ -67,7 +78,9 @@ export async function startTestEngine(options: { pull?: boolean; args?: string[]
   const engine = await startEngine({
     directory: `${directory}/engine`,
     namespace,
-    ...(options.args ? { args: options.args } : {}),
+    // Cgroups of its own: what it leaves can be told from what other engines have.
+    args: ['--cgroup-parent', `/${namespace.name}`, ...(options.args ?? [])],
+    ...(options.daemonJson ? { daemonJson: options.daemonJson } : {}),
   });
   const env = { DOCKER_HOST: `unix://${engine.socket}`, DOCKER_CONFIG: `${directory}/docker-config` };
   const docker: TestEngine['docker'] = (args, more = {}) => runCommand('docker', args, { env, ...more });
@@ -96,6 +109,13 @@ export async function startTestEngine(options: { pull?: boolean; args?: string[]
       await registry[Symbol.asyncDispose]();
       namespace[Symbol.dispose]();
       rmSync(directory, { recursive: true, force: true });
+      removeCgroups(namespace.name);
     },
   };
+}
+
+/** The parent that the engine's containers had; it is empty now. */
+function removeCgroups(parent: string): void {
+  const roots = ['/sys/fs/cgroup', ...readdirSync('/sys/fs/cgroup').map((name) => `/sys/fs/cgroup/${name}`)];
+  for (const path of roots.map((root) => `${root}/${parent}`)) if (existsSync(path)) rmdirSync(path);
 }

@@ -15,6 +15,8 @@ export interface LeakScope {
   names?: RegExp;
   /** Named network namespace to look into, instead of the test's own, for links, tables and listening ports. */
   netns?: string;
+  /** Where cgroups are looked for, below each hierarchy's root. Absent: everywhere. */
+  cgroupParent?: string;
 }
 
 const kinds = ['processes', 'mounts', 'cgroups', 'links', 'rules', 'namespaces', 'sockets'] as const;
@@ -121,7 +123,13 @@ async function readCgroups(scope: LeakScope): Promise<string[]> {
       await walk(child);
     }
   };
-  await walk('/sys/fs/cgroup');
+  const root = '/sys/fs/cgroup';
+  const { cgroupParent } = scope;
+  if (cgroupParent === undefined) await walk(root);
+  // In the unified hierarchy, or in that of each controller.
+  else
+    for (const path of [root, ...(await readdir(root)).map((name) => join(root, name))])
+      await walk(join(path, cgroupParent));
   return found;
 }
 
@@ -159,9 +167,9 @@ async function readRules(scope: LeakScope): Promise<string[]> {
 
 async function readNamespaces(scope: LeakScope): Promise<string[]> {
   const found = new Set<string>();
-  for (const name of await readdir('/run/netns').catch(() => [])) {
-    if (isNamed(name, scope)) found.add(`netns ${name}`);
-  }
+  // A test in a named namespace is one of several: their names are none of its business.
+  const named = scope.netns === undefined ? await readdir('/run/netns').catch(() => []) : [];
+  for (const name of named) if (isNamed(name, scope)) found.add(`netns ${name}`);
   // Held by a process in scope; what is held by a mount is among the mounts.
   const holders = (await readProcesses(scope)).map((text) => text.split(' ', 1)[0] ?? '');
   const own = new Set(await namespacesOf('self'));

@@ -1,4 +1,4 @@
 import { runService } from '@flotilla/rpc';
 import { startApiGateway } from './server.js';
 
-await runService('api-gateway', (config) => startApiGateway(config));
+void runService('api-gateway', (config) => startApiGateway(config));

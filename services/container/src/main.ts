@@ -1,4 +1,4 @@
 import { runService } from '@flotilla/rpc';
 import { startContainerService } from './server.js';
 
-await runService('container', (config) => startContainerService(config));
+void runService('container', (config) => startContainerService(config));

@@ -1,4 +1,4 @@
 import { runService } from '@flotilla/rpc';
 import { startImageService } from './server.js';
 
-await runService('image', startImageService);
+void runService('image', startImageService);

@@ -1,4 +1,4 @@
 import { runService } from '@flotilla/rpc';
 import { startNetworkService } from './server.js';
 
-await runService('network', startNetworkService);
+void runService('network', startNetworkService);

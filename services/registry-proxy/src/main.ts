@@ -1,4 +1,4 @@
 import { runService } from '@flotilla/rpc';
 import { startRegistryProxyService } from './server.js';
 
-await runService('registry-proxy', startRegistryProxyService);
+void runService('registry-proxy', startRegistryProxyService);

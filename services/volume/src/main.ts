@@ -1,4 +1,4 @@
 import { runService } from '@flotilla/rpc';
 import { startVolumeService } from './server.js';
 
-await runService('volume', startVolumeService);
+void runService('volume', startVolumeService);

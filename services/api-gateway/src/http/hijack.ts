@@ -80,16 +80,21 @@ export class HijackedConnection {
     });
   }
 
-  /** Close our side after everything written; the connection goes when the client has closed its side or after a while. */
+  /**
+   * Close our side after everything written. The connection goes when the client has closed its side, or a while after it has
+   * taken everything: one that reads slowly loses nothing.
+   */
   end(): void {
     const { socket } = this;
     if (socket.destroyed || this.#isEnding) return;
     this.#isEnding = true;
     this.#wake();
-    const timer = setTimeout(() => socket.destroy(), LINGER_MS);
-    timer.unref();
-    socket.once('close', () => clearTimeout(timer));
-    socket.end();
+    socket.end(() => {
+      if (socket.destroyed) return;
+      const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+      timer.unref();
+      socket.once('close', () => clearTimeout(timer));
+    });
     if (socket.readableEnded) return;
     // Input that nobody wants any more is read away: closing over it would reset the connection under the last output.
     socket.once('end', () => socket.destroySoon());

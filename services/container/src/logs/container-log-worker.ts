@@ -35,6 +35,9 @@ class LogWorkerThread {
       case 'open':
         this.#open(request);
         break;
+      case 'begin':
+        this.#pumps.get(request.sink)?.begin();
+        break;
       case 'attach':
         this.#attach(request.sink, request.attachment);
         break;

@@ -14,6 +14,8 @@ export type LogWorkerRequest =
       readonly stdoutFd: number;
       readonly stderrFd: number | undefined;
     }
+  /** Begin to read; no output is read before. Requests are taken in order, so attachments that were asked for earlier miss nothing. */
+  | { readonly type: 'begin'; readonly sink: number }
   /** Answered by `attached`; output that is read afterwards is sent. */
   | { readonly type: 'attach'; readonly sink: number; readonly attachment: number }
   | { readonly type: 'detach'; readonly sink: number }

@@ -28,8 +28,10 @@ export interface OutputListener {
 export interface OutputSink {
   /** Settles when all output was read, logged and sent to the attachments, or the sink was closed. */
   readonly ended: Promise<void>;
-  /** The returned function ends the attachment. */
+  /** The returned function ends the attachment. One that was made before `begin` gets everything. */
   attach(listener: OutputListener): () => void;
+  /** Begin to read: to be called when the process may write. */
+  begin(): void;
   /** The process has ended. */
   finish(): void;
   /** Stop reading. With `runEnded` nobody goes on with this run. Idempotent. */
@@ -226,6 +228,10 @@ class Sink implements OutputSink {
       for (const consumed of [...(open ?? [])]) consumed();
       this.#post({ type: 'detach', sink: this.#number });
     };
+  }
+
+  begin(): void {
+    this.#post({ type: 'begin', sink: this.#number });
   }
 
   finish(): void {

@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs';
 import { FifoReader } from './fifo-reader.js';
 import { endOfLog } from './json-file-reader.js';
 import { JsonFileWriter } from './json-file-writer.js';
@@ -15,6 +16,11 @@ const SMALL_BATCH_BYTES = 16 * 1024;
 const PAUSE_BYTES = 1024 * 1024;
 /** ...and goes on at this. */
 const RESUME_BYTES = 512 * 1024;
+/**
+ * After the process's end what is left of its output is taken in whatever attachments have consumed: a client that takes its time loses nothing. It is what
+ * FIFOs, shim and pipes hold, less than 1 MiB.
+ */
+const PAUSE_AT_END_BYTES = PAUSE_BYTES + 1024 * 1024;
 
 /** How long a batch may grow while the last one is not consumed. */
 const GROW_MS = 5;
@@ -36,6 +42,8 @@ export class OutputPump {
   readonly #isTerminal: boolean;
   readonly #logPath: string;
   readonly #readers = new Map<OutputStream, FifoReader>();
+  /** Not read yet. */
+  readonly #fds = new Map<OutputStream, number>();
   #writer: JsonFileWriter | undefined;
   #attachments = 0;
   #unconsumed = 0;
@@ -46,6 +54,7 @@ export class OutputPump {
   #flushing: NodeJS.Immediate | undefined;
   #growing: NodeJS.Timeout | undefined;
   #isPaused = false;
+  #pauseBytes = PAUSE_BYTES;
   #lossReported = false;
 
   /** @throws Error of node:fs when the log cannot be opened; the descriptors are the caller's then. */
@@ -58,8 +67,14 @@ export class OutputPump {
       this.#writer = new JsonFileWriter(request.log, request.resume, context.encoderOutput);
       context.live.open(this.#logPath);
     }
-    this.#read(1, request.stdoutFd);
-    if (request.stderrFd !== undefined) this.#read(2, request.stderrFd);
+    this.#fds.set(1, request.stdoutFd);
+    if (request.stderrFd !== undefined) this.#fds.set(2, request.stderrFd);
+  }
+
+  begin(): void {
+    const fds = [...this.#fds];
+    this.#fds.clear();
+    for (const [stream, fd] of fds) this.#read(stream, fd);
   }
 
   attach(attachment: number): void {
@@ -81,17 +96,20 @@ export class OutputPump {
   consumed(bytes: number): void {
     this.#unconsumed = Math.max(0, this.#unconsumed - bytes);
     if (this.#unconsumed === 0 && this.#batchLength > 0) this.#flushSoon();
-    if (!this.#isPaused || this.#unconsumed > RESUME_BYTES) return;
-    this.#isPaused = false;
-    for (const reader of this.#readers.values()) reader.resume();
+    if (this.#unconsumed <= RESUME_BYTES) this.#resume();
   }
 
   finish(): void {
+    this.begin();
+    this.#pauseBytes = PAUSE_AT_END_BYTES;
+    if (!this.#isFull()) this.#resume();
     for (const reader of [...this.#readers.values()]) reader.finish();
   }
 
   /** With `ended` the run is over; otherwise another process goes on with it. */
   close(ended: boolean): void {
+    for (const fd of this.#fds.values()) closeSync(fd);
+    this.#fds.clear();
     for (const reader of this.#readers.values()) reader.close();
     this.#readers.clear();
     this.#flush();
@@ -175,9 +193,23 @@ export class OutputPump {
       this.#context.post({ type: 'output', sink: this.#sink, bytes: new Uint8Array(buffer, 0, length) }, [buffer]);
     }
     this.#unconsumed += length;
-    if (this.#unconsumed < PAUSE_BYTES || this.#isPaused) return;
+    if (this.#isPaused || !this.#isFull()) return;
     this.#isPaused = true;
     for (const reader of this.#readers.values()) reader.pause();
+  }
+
+  #isFull(): boolean {
+    return this.#unconsumed >= this.#pauseBytes;
+  }
+
+  #resume(): void {
+    if (!this.#isPaused) return;
+    this.#isPaused = false;
+    for (const reader of [...this.#readers.values()]) {
+      reader.resume();
+      // What it had to read filled everything again.
+      if (this.#isFull()) return;
+    }
   }
 
   /** Beginnings of lines that are in no entry yet. */

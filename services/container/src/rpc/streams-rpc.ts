@@ -138,10 +138,11 @@ async function* attach(
   const exitsBefore = record.internals.exitSequence;
   try {
     if (start.stream) await context.store.commit((batch) => batch.emit(containerAttached(record.container)));
+    await session.registered;
     yield { frame: { $case: 'attached', value: { containerId: id, tty } } };
-    const writing = passInput(containers, id, input, session);
+    // How the input ended is the session's concern: its signal tells it of a caller that went away.
+    passInput(containers, id, input, session).catch(() => undefined);
     for await (const output of session.output) yield { frame: { $case: 'output', value: asBuffer(output) } };
-    writing.catch(() => undefined);
     if ((await session.ended) === 'detached') {
       if (start.stream && !signal.aborted) {
         await context.store.commit((batch) => batch.emit(containerDetached(record.container)));

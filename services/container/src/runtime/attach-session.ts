@@ -98,6 +98,10 @@ export class Session implements AttachSession {
     this.#finish('detached');
   }
 
+  get registered(): Promise<void> {
+    return this.#run === undefined ? Promise.resolve() : this.ready;
+  }
+
   get isOver(): boolean {
     return this.#isOver;
   }

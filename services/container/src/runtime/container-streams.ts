@@ -26,10 +26,18 @@ export class Streams implements ContainerStreams {
     for (const session of [...this.#sessions]) session.begin(run);
   }
 
-  /** The run's output is delivered, or it never came up. */
-  end(): void {
+  /** The output of a run is delivered. Once that is so, sessions wait for the next run, which another call does not end. */
+  end(run: Run): void {
+    if (this.#run === run) this.endAll();
+  }
+
+  /** The run is over for all, or never came up. */
+  endAll(): void {
     this.#run = undefined;
-    for (const session of [...this.#sessions]) session.runEnded('exited');
+    const sessions = [...this.#sessions];
+    // One that still reads the log ends by itself, whatever happens to the container.
+    this.#sessions.clear();
+    for (const session of sessions) session.runEnded('exited');
   }
 
   /** The container is removed, or this process lets go of it. */

@@ -117,8 +117,8 @@ export interface RuntimeTask {
   update(resources: object): Promise<void>;
   /** Run a further process. */
   exec(input: ExecTask): Promise<RuntimeExec>;
-  /** Settles when all output is in the log, at most `limitMs` (2000) after the exit: something outside may hold the pipe. */
-  drained(limitMs?: number): Promise<void>;
+  /** Settles when all output is in the log and with the sessions, at most 2 s after the exit: something outside may hold the pipe. */
+  drained(): Promise<void>;
   /** After the exit: wait for the output, then take the task and the shim away. Idempotent. */
   delete(): Promise<void>;
 }
@@ -178,6 +178,8 @@ export interface AttachSession {
   };
   /** Settles when the attachment has begun: from then on no output is missed. Waits for the run when there is none yet. */
   readonly ready: Promise<void>;
+  /** Settles when nothing is missed of what a process writes from now on: as `ready` with a run, at once without one. */
+  readonly registered: Promise<void>;
   /** How the output ended; before the last of it was read. */
   readonly ended: Promise<'exited' | 'detached'>;
   detach(): void;

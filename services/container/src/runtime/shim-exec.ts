@@ -1,4 +1,5 @@
 import type { LogWorker, OutputSink } from '../logs/log-worker.js';
+import type { Run } from './attach-session.js';
 import { Streams } from './container-streams.js';
 import { exitCodeOfRuntimeError } from './runtime-errors.js';
 import { type ContainerStreams, type ExecTask, type RuntimeExec, RuntimeFailure, type TaskExit } from './runtime.js';
@@ -23,6 +24,7 @@ export class ShimExec implements RuntimeExec {
   readonly streams: ContainerStreams;
   readonly exited: Promise<TaskExit>;
   readonly #streams: Streams;
+  readonly #run: Run;
   readonly #client: ShimClient;
   readonly #fifos: TaskFifos;
   readonly #sink: OutputSink;
@@ -38,8 +40,9 @@ export class ShimExec implements RuntimeExec {
     this.#streams = new Streams({ terminal: input.terminal, openStdin: input.stdin, stdinOnce: true });
     this.streams = this.#streams;
     this.#stdin = input.stdin ? new StdinWriter(fifos.io.stdin, () => host.client.closeStdin(input.execId)) : undefined;
+    this.#run = { sink, stdin: this.#stdin, readLog: () => noLog() };
     this.exited = this.#watch(host);
-    this.#streams.begin({ sink, stdin: this.#stdin, readLog: () => noLog() });
+    this.#streams.begin(this.#run);
   }
 
   /** @throws RuntimeFailure; nothing is left then. */
@@ -67,6 +70,8 @@ export class ShimExec implements RuntimeExec {
   }
 
   async start(): Promise<number> {
+    // Sessions have asked for their attachments: what the process writes first is theirs too.
+    this.#sink.begin();
     try {
       this.#pid = await this.#client.start(this.execId);
       return this.#pid;
@@ -106,7 +111,7 @@ export class ShimExec implements RuntimeExec {
     this.#stdin?.destroy();
     await this.#sink.close(true);
     this.#fifos.remove();
-    this.#streams.end();
+    this.#streams.end(this.#run);
   }
 
   async #watch(host: ExecHost): Promise<TaskExit> {
@@ -119,7 +124,7 @@ export class ShimExec implements RuntimeExec {
       exit = { ...(error instanceof TtrpcUnavailable ? await host.containerExited : unknownExit()), exitCode: 137 };
     }
     this.#sink.finish();
-    void this.#sink.ended.then(() => this.#streams.end());
+    void this.#sink.ended.then(() => this.#streams.end(this.#run));
     return exit;
   }
 }

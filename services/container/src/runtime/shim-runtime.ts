@@ -124,7 +124,7 @@ export class ShimRuntime implements Runtime {
       stdin?.destroy();
       await sink?.close(true);
       await prepared?.dispose(() => this.#removeLeftovers(id, bundle));
-      streams.end();
+      streams.endAll();
       if (error instanceof TtrpcUnavailable) {
         throw new RuntimeFailure(125, `shim of container failed: ${error.message}: ${shimLog}`, { cause: error });
       }

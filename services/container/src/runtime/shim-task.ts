@@ -46,6 +46,7 @@ export class ShimTask implements RuntimeTask {
   readonly streams: ContainerStreams;
   readonly exited: Promise<TaskExit>;
   readonly #parts: ShimTaskParts;
+  readonly #run: Run;
   readonly #execs = new Set<ShimExec>();
   #isReleased = false;
   #shimIsDead = false;
@@ -61,13 +62,8 @@ export class ShimTask implements RuntimeTask {
     this.streams = parts.streams;
     this.#parts = parts;
     this.exited = this.#watch();
-    this.#drained = this.exited.then(async () => {
-      await parts.sink.ended;
-      // Followers of the log leave now, and attached clients.
-      await parts.sink.close(true);
-      parts.streams.end();
-    });
-    const run: Run = {
+    this.#drained = this.exited.then(() => this.#drain());
+    this.#run = {
       sink: parts.sink,
       stdin: parts.stdin,
       readLog: (wanted, position) =>
@@ -77,10 +73,13 @@ export class ShimTask implements RuntimeTask {
           position,
         ),
     };
-    parts.streams.begin(run);
+    parts.streams.begin(this.#run);
+    if (parts.stateAtFirst !== 'created') parts.sink.begin();
   }
 
   async start(): Promise<void> {
+    // Sessions that came before the start have asked for their attachments: what the process writes first is theirs too.
+    this.#parts.sink.begin();
     try {
       await this.#parts.client.start();
     } catch (error) {
@@ -130,12 +129,8 @@ export class ShimTask implements RuntimeTask {
     return exec;
   }
 
-  async drained(limitMs: number = DRAIN_LIMIT_MS): Promise<void> {
-    await this.exited;
-    let timer: NodeJS.Timeout | undefined;
-    const limit = new Promise<void>((resolve) => (timer = setTimeout(resolve, limitMs)));
-    await Promise.race([this.#drained, limit]);
-    clearTimeout(timer);
+  drained(): Promise<void> {
+    return this.#drained;
   }
 
   delete(): Promise<void> {
@@ -175,10 +170,22 @@ export class ShimTask implements RuntimeTask {
       }
     }
     await sink.close(true);
-    streams.end();
+    streams.end(this.#run);
     oom.close();
     fifos.remove();
     forget();
+  }
+
+  /** Hand on what is left of the output, then end the run for all: whoever attaches after this waits for the next one. */
+  async #drain(): Promise<void> {
+    const { sink, streams } = this.#parts;
+    let timer: NodeJS.Timeout | undefined;
+    const limit = new Promise<void>((resolve) => (timer = setTimeout(resolve, DRAIN_LIMIT_MS)));
+    await Promise.race([sink.ended, limit]);
+    clearTimeout(timer);
+    // Followers of the log leave now, and attached clients.
+    await sink.close(true);
+    streams.end(this.#run);
   }
 
   /** Whether the exit is known by now: a task that never started has none. */

@@ -188,7 +188,7 @@ class PullSession {
     const { source, content } = this.#deps;
     await source.fetch(this.#request.reference, descriptor, this.#request.credentials, () => undefined, this.#signal);
     const bytes = await content.read(descriptor.digest);
-    if (sha256Of(bytes) !== descriptor.digest) {
+    if (sha256Of(bytes) !== descriptor.digest || bytes.length !== descriptor.size) {
       throw dataLoss(`image config verification failed for digest ${descriptor.digest}`);
     }
     return bytes;
@@ -222,6 +222,7 @@ class PullSession {
     const log = this.#log;
     if (descriptor === undefined) throw internal('a layer without descriptor');
     if (layers.has(layer.chainId) && content.has(layer.blob.digest)) {
+      this.#checkSize(descriptor);
       log.push({ id, status: 'Already exists' });
       return Number(layers.sizeOf(layer.chainId));
     }
@@ -238,6 +239,7 @@ class PullSession {
       });
       log.push({ id, status: 'Verifying Checksum' });
     }
+    this.#checkSize(descriptor);
     log.push({ id, status: 'Download complete' });
     const blobPath = content.path(layer.blob.digest);
     const { sizeBytes } = await layers.applyLayer({
@@ -250,6 +252,12 @@ class PullSession {
     });
     log.push({ id, status: 'Pull complete' });
     return Number(sizeBytes);
+  }
+
+  /** The digest is right: the manifest may still state another size, which would go into the record. */
+  #checkSize({ digest, size }: Descriptor): void {
+    if (this.#deps.content.sizeOf(digest) === size) return;
+    throw dataLoss(`filesystem layer verification failed for digest ${digest}`);
   }
 
   /** Record the image and its names, when everything that they stand for is on the disk. */

@@ -152,4 +152,6 @@ async function startOf(response: HttpResponse, offset: number): Promise<'resumed
   return offset > 0 ? 'whole' : 'resumed';
 }
 
-const verificationFailed = (digest: Digest) => dataLoss(`filesystem layer verification failed for digest ${digest}`);
+/** In Docker's words. */
+export const verificationFailed = (digest: Digest) =>
+  dataLoss(`filesystem layer verification failed for digest ${digest}`);

@@ -4,7 +4,7 @@ import { fingerprint } from '../upstream/credentials.js';
 import { discard } from '../upstream/http-transport.js';
 import { pullScope } from '../upstream/manifests.js';
 import type { BlobCache } from './blob-cache.js';
-import { downloadBlob } from './blob-download.js';
+import { downloadBlob, verificationFailed } from './blob-download.js';
 import type { BlobProgress, BlobRequest, DownloadDeps } from './blob-download.js';
 import type { BlobWriters } from './blob-writer.js';
 
@@ -55,6 +55,7 @@ export class BlobTransfers {
         const size = await this.#deps.cache.size(request.digest);
         if (size !== undefined) {
           await this.#checkAccess(request, signal);
+          if (request.size > 0 && request.size !== size) throw verificationFailed(request.digest);
           return { size, transferred: 0 };
         }
         // Another caller may have begun while this one looked.
