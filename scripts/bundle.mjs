@@ -1,7 +1,9 @@
 // Bundle every process of the engine into one file each: dist/bundle/<service>.js, flotilla.js (the launcher), worker
 // threads beside them, and the descriptor set that gRPC reflection reads.
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -17,6 +19,9 @@ import { build } from 'esbuild';
 import { bundleDir as target, root, sourceStamp, stampFile } from './sources.mjs';
 
 const version = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version;
+
+// A service holds little: small young generations keep a burst of requests from growing the process for good.
+const serviceFlags = ['--max-semi-space-size=8'];
 
 /** Folder name of each service that has a process, and its file. */
 function entryPoints() {
@@ -45,21 +50,60 @@ const options = {
   bundle: true,
   platform: 'node',
   target: 'node20',
-  format: 'esm',
+  format: 'cjs',
   conditions: ['source'],
   // The first two are native; grpc-js would load the third only for channelz, which nothing here asks for.
   external: ['koffi', 'leveldown', '@grpc/proto-loader'],
-  minify: true,
-  keepNames: true,
+  // Names stay as they are: stack traces and logs show them.
+  minifySyntax: true,
+  minifyWhitespace: true,
   sourcemap: 'linked',
   legalComments: 'none',
-  define: { FLOTILLA_VERSION: JSON.stringify(version) },
-  // CommonJS dependencies inside an ES module still call require for Node's own modules.
-  banner: {
-    js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+  define: {
+    FLOTILLA_VERSION: JSON.stringify(version),
+    FLOTILLA_NODE_FLAGS: JSON.stringify(serviceFlags),
+    'import.meta.url': '__moduleUrl',
   },
   logLevel: 'warning',
 };
+
+const moduleUrl = "const __moduleUrl = require('node:url').pathToFileURL(__filename).href;";
+
+/**
+ * Write these entry points into `outdir`: worker threads as modules, whatever is a process as `<name>.cjs` with
+ * `<name>.js`, which runs that with V8's code cache.
+ */
+async function buildInto(outdir, entries) {
+  const names = Object.keys(entries);
+  const choose = (wanted) => Object.fromEntries(names.filter(wanted).map((name) => [name, entries[name]]));
+  const isWorker = (name) => name.endsWith('-worker');
+  await build({ ...options, entryPoints: choose(isWorker), outdir, banner: { js: moduleUrl } });
+  await build({
+    ...options,
+    entryPoints: choose((name) => !isWorker(name)),
+    outdir,
+    outExtension: { '.js': '.cjs' },
+    banner: { js: `(function (exports, require, module, __filename, __dirname) {${moduleUrl}` },
+    footer: { js: '})' },
+  });
+  copyFileSync(join(root, 'scripts/load-bundle.cjs'), join(outdir, 'load-bundle.cjs'));
+  for (const name of names) if (!isWorker(name)) writeLoader(outdir, name);
+}
+
+/** Write `<name>.js`, and the code cache of a run that ends at once because nothing is given to do. */
+function writeLoader(outdir, name) {
+  for (const file of readdirSync(outdir)) {
+    if (file.startsWith(`${name}-`) && file.endsWith('.cache')) rmSync(join(outdir, file));
+  }
+  const hash = createHash('sha256')
+    .update(readFileSync(join(outdir, `${name}.cjs`)))
+    .digest('hex')
+    .slice(0, 16);
+  const run = (options) => `require('./load-bundle.cjs').run('${name}', '${hash}'${options});\n`;
+  writeFileSync(join(outdir, `${name}.js`), run(''));
+  const flags = name === 'flotilla' ? [] : serviceFlags;
+  spawnSync(process.execPath, [...flags, '--eval', run(', { writeCache: true }')], { cwd: outdir, stdio: 'ignore' });
+}
 
 /** Make dist/bundle; it is put in place whole. */
 async function bundle() {
@@ -67,12 +111,12 @@ async function bundle() {
   mkdirSync(join(root, 'dist'), { recursive: true });
   const fresh = mkdtempSync(join(root, 'dist/.bundle-'));
   try {
-    await build({ ...options, entryPoints: entryPoints(), outdir: fresh });
+    await buildInto(fresh, entryPoints());
     execFileSync(join(root, 'node_modules/.bin/buf'), ['build', '--output', join(fresh, 'flotilla.binpb')], {
       cwd: join(root, 'proto'),
       stdio: ['ignore', 'inherit', 'inherit'],
     });
-    writeFileSync(join(fresh, 'package.json'), '{"type":"module"}\n');
+    writeFileSync(join(fresh, 'package.json'), '{"type":"commonjs"}\n');
     writeFileSync(join(fresh, 'stamp'), stamp);
     const old = `${fresh}.old`;
     if (existsSync(target)) renameSync(target, old);
@@ -88,8 +132,7 @@ async function bundle() {
 async function rebundle(names) {
   const entries = entryPoints();
   rmSync(stampFile, { force: true });
-  const chosen = Object.fromEntries(names.map((name) => [name, entries[name]]));
-  await build({ ...options, entryPoints: chosen, outdir: target });
+  await buildInto(target, Object.fromEntries(names.map((name) => [name, entries[name]])));
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

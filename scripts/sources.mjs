@@ -17,7 +17,8 @@ export function sourceStamp() {
       .update('\0')
       .update(readFileSync(join(root, path)))
       .update('\0');
-  for (const path of ['package-lock.json', 'scripts/bundle.mjs', 'scripts/generate.mjs']) add(path);
+  for (const path of ['package-lock.json', 'scripts/bundle.mjs', 'scripts/load-bundle.cjs', 'scripts/generate.mjs'])
+    add(path);
   for (const room of ['packages', 'services', 'cli', 'proto']) addTree(room, add);
   return hash.digest('hex');
 }

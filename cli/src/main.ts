@@ -35,7 +35,7 @@ async function main([command, ...rest]: readonly string[]): Promise<number> {
     case 'doctor':
       return doctor();
     case 'service':
-      return await runOneService(rest);
+      return runOneService(rest);
     case 'version':
     case '--version':
       console.log(version);
@@ -107,7 +107,7 @@ function doctor(): number {
   return findings.every(({ isFine }) => isFine) ? 0 : 1;
 }
 
-async function runOneService([name = '', ...rest]: readonly string[]): Promise<number> {
+function runOneService([name = '', ...rest]: readonly string[]): number {
   const program = join(bundleDir, `${name}.js`);
   if (!serviceNames.some((each) => each === name) || !existsSync(program)) {
     throw invalidArgument(`there is no service "${name}"; names: ${serviceNames.join(', ')}`);
