@@ -4,19 +4,30 @@ import { expectNoLeaks, snapshotKernelState, waitFor } from '@flotilla/testkit';
 import { rawRequest } from './raw-http.js';
 import type { TestEngine } from './test-engine.js';
 
-/** Everything that an operation on an engine could leave behind, at one moment. */
+/** What an operation on an engine could leave behind, at one moment. */
 export interface Footprint {
   /** Throws naming what is there now and was not then, after giving it time to go. */
   expectUnchanged(): Promise<void>;
 }
 
-/** Take stock of processes, mounts, links, rules, sockets and cgroups, and of the objects and files of the engine. */
+/** Take stock of the objects and files of an engine, and of its processes, mounts, cgroups, links, rules and sockets. */
 export async function takeFootprint(t: TestEngine): Promise<Footprint> {
   const kernel = await snapshotKernelState({
     roots: [`${t.directory}/engine`],
     netns: t.namespace.name,
     cgroupParent: t.namespace.name,
   });
+  const records = await takeRecords(t);
+  return {
+    async expectUnchanged() {
+      await records.expectUnchanged();
+      await expectNoLeaks(kernel);
+    },
+  };
+}
+
+/** The quick part of {@link takeFootprint}, for one case of many: objects and files. */
+export async function takeRecords(t: TestEngine): Promise<Footprint> {
   const before = await readAll(t);
   return {
     async expectUnchanged() {
@@ -28,7 +39,6 @@ export async function takeFootprint(t: TestEngine): Promise<Footprint> {
         },
         { what: 'objects and files to be cleaned up', timeoutMs: 5000, intervalMs: 50 },
       );
-      await expectNoLeaks(kernel);
     },
   };
 }

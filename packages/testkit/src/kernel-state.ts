@@ -167,8 +167,9 @@ async function readRules(scope: LeakScope): Promise<string[]> {
 
 async function readNamespaces(scope: LeakScope): Promise<string[]> {
   const found = new Set<string>();
-  // A test in a named namespace is one of several: their names are none of its business.
-  const named = scope.netns === undefined ? await readdir('/run/netns').catch(() => []) : [];
+  // A test in a named namespace is one of several: unless it names what counts, the others' are none of its business.
+  const named =
+    scope.netns === undefined || scope.names !== undefined ? await readdir('/run/netns').catch(() => []) : [];
   for (const name of named) if (isNamed(name, scope)) found.add(`netns ${name}`);
   // Held by a process in scope; what is held by a mount is among the mounts.
   const holders = (await readProcesses(scope)).map((text) => text.split(' ', 1)[0] ?? '');
@@ -186,9 +187,16 @@ async function namespacesOf(pid: string): Promise<string[]> {
   return (await Promise.all(links)).filter(Boolean);
 }
 
+/** Flags and type in /proc/net/unix: linux/net.h and net.h. */
+const acceptsConnections = '00010000';
+const datagram = '0002';
+
 async function readSockets(scope: LeakScope): Promise<string[]> {
-  const unix = (await readFile('/proc/net/unix', 'utf8')).split('\n').slice(1);
-  const paths = unix.map((line) => line.trim().split(/\s+/).slice(7).join(' ')).filter(Boolean);
+  const unix = (await runInNetwork(scope, 'cat', ['/proc/net/unix'])).split('\n').slice(1);
+  const fields = unix.map((line) => line.trim().split(/\s+/));
+  // A connection shows the path too, for as long as it is kept open. Datagram sockets never listen.
+  const bound = fields.filter(([, , , flags, type]) => flags === acceptsConnections || type === datagram);
+  const paths = bound.map((words) => words.slice(7).join(' ')).filter(Boolean);
   const listening = paths.filter((path) => isUnder(path, scope) && !path.startsWith('@')).map((path) => `unix ${path}`);
   // Ports have no names: they count where the network is the test's own, or where everything counts.
   const countsPorts = scope.netns !== undefined || (scope.roots === undefined && scope.names === undefined);

@@ -111,6 +111,12 @@ async function transferOnce(
       throw new TransportError('the registry does not resume the blob', { isRetryable: true });
     }
     if (start === 'whole') await writer.restart();
+    const told = wholeSizeOf(response);
+    if (size > 0 && told !== undefined && told !== size) {
+      // Neither what is missing nor what is too much would change by another try.
+      await discard(response.body);
+      throw verificationFailed(digest);
+    }
     const total = size > 0 ? size : writer.size + Number(response.headers.get('content-length') ?? 0);
     report({ current: writer.size, total, status: '' });
     try {
@@ -150,6 +156,15 @@ async function startOf(response: HttpResponse, offset: number): Promise<'resumed
     return length === null || Number(length[1]) === offset ? 'complete' : 'again';
   }
   return offset > 0 ? 'whole' : 'resumed';
+}
+
+/** Size of the whole blob as the answer has it; undefined if it does not say. */
+function wholeSizeOf({ status, headers }: HttpResponse): number | undefined {
+  const text =
+    status === 206
+      ? /^bytes \d+-\d+\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1]
+      : headers.get('content-length');
+  return text === undefined ? undefined : Number(text);
 }
 
 /** In Docker's words. */
