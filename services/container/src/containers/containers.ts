@@ -24,14 +24,12 @@ export type ContainersDeps = Omit<
   'locks' | 'tasks' | 'watchpoints' | 'holderBarrier' | 'sandboxBarrier'
 >;
 
+/** Which of the containers that do not run a prune means. */
 export interface PruneFilter {
+  /** Only those made before. */
   until: Timestamp | undefined;
-  /** `key` or `key=value`; all must match. */
-  labels: readonly string[];
-  /** None may match. */
-  excludedLabels: readonly string[];
-  /** Only what the caller may see. */
-  isVisible: (record: ContainerRecord) => boolean;
+  /** Whether the caller may see, and means, a container with these labels. */
+  matchesLabels: (labels: Readonly<Record<string, string>>) => boolean;
 }
 
 /** The life of containers: every operation of the API, with one lock per container. */
@@ -300,14 +298,8 @@ function prefixErrors<T>(prefix: string, work: () => T): T {
 }
 
 function isPrunable(record: ContainerRecord, filter: PruneFilter): boolean {
-  if (!['created', 'exited', 'dead'].includes(stateOf(record)) || !filter.isVisible(record)) return false;
-  const { labels } = record.container.config;
-  const matches = (label: string): boolean => {
-    const equals = label.indexOf('=');
-    if (equals === -1) return Object.hasOwn(labels, label);
-    return labels[label.slice(0, equals)] === label.slice(equals + 1);
-  };
-  if (!filter.labels.every(matches) || filter.excludedLabels.some(matches)) return false;
+  if (!['created', 'exited', 'dead'].includes(stateOf(record))) return false;
+  if (!filter.matchesLabels(record.container.config.labels)) return false;
   const { createdAt } = record.container;
   return (
     filter.until === undefined || createdAt === undefined || timestampToNs(createdAt) < timestampToNs(filter.until)

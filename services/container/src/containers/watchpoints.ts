@@ -11,10 +11,8 @@ export class Watchpoints {
 
   constructor(store: ContainerStore) {
     this.#store = store;
-    store.onChange((change) => {
-      const id = change.kind === 'changed' ? change.record.container.id : change.id;
-      const record = change.kind === 'changed' ? change.record : undefined;
-      for (const check of [...(this.#checks.get(id) ?? [])]) check(record);
+    store.onChange((_revision, changes) => {
+      for (const [id, record] of changes) for (const check of [...(this.#checks.get(id) ?? [])]) check(record);
     });
   }
 

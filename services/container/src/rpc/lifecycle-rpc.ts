@@ -1,8 +1,7 @@
 import { container } from '@flotilla/proto';
-import { type Implementation, unary } from '@flotilla/rpc';
+import { type Implementation, isVisible, matchesLabels, unary } from '@flotilla/rpc';
 import type { Containers } from '../containers/containers.js';
-import { stateOf } from '../store/container-record.js';
-import { isVisible } from './visibility.js';
+import { type ContainerRecord, stateOf } from '../store/container-record.js';
 
 type Handlers = Implementation<typeof container.ContainerServiceService>;
 
@@ -24,7 +23,9 @@ export const lifecycleRpc = (containers: Containers): Handlers => ({
 
   listContainers: unary((_, { identity }) => {
     const { store } = containers.context;
-    const records = store.all().filter((record) => stateOf(record) !== 'creating' && isVisible(identity, record));
+    const isShown = (record: ContainerRecord): boolean =>
+      stateOf(record) !== 'creating' && isVisible(record.container.config.labels, identity);
+    const records = store.all().filter(isShown);
     records.sort((a, b) => compareTimes(b.container.createdAt, a.container.createdAt));
     return Promise.resolve({ containers: records.map((record) => record.container), revision: store.revision });
   }),
@@ -79,7 +80,10 @@ export const lifecycleRpc = (containers: Containers): Handlers => ({
   }),
 
   pruneContainers: unary(({ until, labels, excludedLabels }, { identity }) =>
-    containers.prune({ until, labels, excludedLabels, isVisible: (record) => isVisible(identity, record) }),
+    containers.prune({
+      until,
+      matchesLabels: (own) => isVisible(own, identity) && matchesLabels(own, labels, excludedLabels),
+    }),
   ),
 
   connectNetwork: unary(async ({ container: name, endpoint }) => ({

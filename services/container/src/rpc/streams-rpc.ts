@@ -1,16 +1,14 @@
 import { conflict, invalidArgument, unimplemented } from '@flotilla/errors';
 import { parseDetachKeys } from '@flotilla/docker-api';
 import { container, type Timestamp, timestampToNs } from '@flotilla/proto';
-import { bidi, type CallContext, type Implementation, serverStream } from '@flotilla/rpc';
+import { bidi, type Implementation, isVisible, serverStream, watch } from '@flotilla/rpc';
 import type { Containers } from '../containers/containers.js';
 import { containerAttached, containerDetached } from '../containers/events.js';
 import { logSinkOf } from '../containers/log-sink.js';
 import { isLive } from '../containers/state.js';
 import type { WaitCondition } from '../containers/waits.js';
 import type { AttachSession } from '../runtime/runtime.js';
-import { stateOf } from '../store/container-record.js';
-import { ChangeFeed } from './change-feed.js';
-import { isVisible } from './visibility.js';
+import { type ContainerRecord, stateOf } from '../store/container-record.js';
 
 type Handlers = Implementation<typeof container.ContainerServiceService>;
 type AttachFrame = container.AttachContainerRequest['frame'];
@@ -20,31 +18,22 @@ const exitCodeWaitMs = 10_000;
 
 /** Everything that goes on for longer than one answer. */
 export const streamsRpc = (containers: Containers): Handlers => ({
-  watchContainers: serverStream((_, context) => watch(containers, context)),
+  watchContainers: serverStream((_, { identity, signal }) => {
+    const shown = (record: ContainerRecord): container.Container | undefined =>
+      stateOf(record) !== 'creating' && isVisible(record.container.config.labels, identity)
+        ? record.container
+        : undefined;
+    const { store } = containers.context;
+    const source = {
+      snapshot: () => ({ revision: store.revision, records: store.all() }),
+      subscribe: (listener: Parameters<typeof store.onChange>[0]) => store.onChange(listener),
+    };
+    return watch(source, shown, signal);
+  }),
   waitContainer: serverStream((request, { signal }) => wait(containers, request, signal)),
   streamLogs: serverStream((request, { signal }) => streamLogs(containers, request, signal)),
   attachContainer: bidi((requests, { signal }) => attach(containers, requests, signal)),
 });
-
-async function* watch(
-  { context: { store } }: Containers,
-  { identity, signal }: CallContext,
-): AsyncGenerator<container.WatchContainersResponse, void, undefined> {
-  const feed = new ChangeFeed(store);
-  const { revision } = store;
-  for (const record of store.all()) {
-    if (stateOf(record) === 'creating' || !isVisible(identity, record)) continue;
-    yield { revision, change: { $case: 'upsert', value: record.container } };
-  }
-  yield { revision, change: { $case: 'synced', value: {} } };
-  for await (const change of feed.changes(signal)) {
-    if (change.kind === 'removed') {
-      yield { revision: change.revision, change: { $case: 'removed', value: change.id } };
-    } else if (stateOf(change.record) !== 'creating' && isVisible(identity, change.record)) {
-      yield { revision: change.revision, change: { $case: 'upsert', value: change.record.container } };
-    }
-  }
-}
 
 async function* wait(
   containers: Containers,

@@ -9,9 +9,10 @@ import {
   type Tombstone,
 } from './container-record.js';
 
-/** A change of one container, in the order of the store's revisions. */
-export type ContainerChange =
-  { kind: 'changed'; revision: bigint; record: ContainerRecord } | { kind: 'removed'; revision: bigint; id: string };
+/** What is now true of a container; `undefined`: it is gone. */
+export type ContainerChange = readonly [id: string, record: ContainerRecord | undefined];
+
+type ChangeListener = (revision: bigint, changes: readonly ContainerChange[]) => void;
 
 /** What one batch does, see `ContainerStore.commit`. */
 export interface ContainerBatch {
@@ -41,7 +42,7 @@ export class ContainerStore {
   readonly #names = new Map<string, string>();
   readonly #tombstones = new Map<string, Tombstone>();
   readonly #pending = new Map<bigint, ContainerChange[]>();
-  readonly #listeners = new Set<(change: ContainerChange) => void>();
+  readonly #listeners = new Set<ChangeListener>();
 
   private constructor(store: Store) {
     this.#store = store;
@@ -145,8 +146,8 @@ export class ContainerStore {
     return true;
   }
 
-  /** @returns a function that ends the subscription. */
-  onChange(listener: (change: ContainerChange) => void): () => void {
+  /** Be told of every durable batch, in the order of revisions. @returns a function that ends the subscription. */
+  onChange(listener: ChangeListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
@@ -171,11 +172,8 @@ export class ContainerStore {
         const { id } = record.container;
         batch.put(this.#shown, id, record.container);
         batch.put(this.#internals, id, record.internals);
-        changes.push({
-          kind: 'changed',
-          revision: batch.revision,
-          record: { container: record.container, internals: record.internals, revision: batch.revision },
-        });
+        const { container: shown, internals } = record;
+        changes.push([id, { container: shown, internals, revision: batch.revision }]);
       },
       remove: (id, tombstone) => {
         batch.delete(this.#shown, id);
@@ -184,7 +182,7 @@ export class ContainerStore {
           batch.put(this.#tombstoneEntries, id, tombstone);
           this.#tombstones.set(id, tombstone);
         }
-        changes.push({ kind: 'removed', revision: batch.revision, id });
+        changes.push([id, undefined]);
       },
       emit: (event) => batch.emit(event),
       reply: (requestId, payload) => {
@@ -197,11 +195,11 @@ export class ContainerStore {
     const changes = this.#pending.get(revision);
     if (changes === undefined) return;
     this.#pending.delete(revision);
-    for (const change of changes) {
-      if (change.kind === 'changed') this.#index(change.record);
-      else this.#drop(change.id);
-      for (const listener of this.#listeners) listener(change);
+    for (const [id, record] of changes) {
+      if (record === undefined) this.#drop(id);
+      else this.#index(record);
     }
+    for (const listener of [...this.#listeners]) listener(revision, changes);
   }
 
   #index(record: ContainerRecord): void {

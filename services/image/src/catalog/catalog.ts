@@ -14,8 +14,6 @@ import {
 import type { Digest, ImageConfig, Platform, Reference } from '@flotilla/oci';
 import { jsonCodec } from '@flotilla/store';
 import type { Batch, Collection, EngineEvent, Store } from '@flotilla/store';
-import { ChangeFeed } from './image-changes.js';
-import type { ImageChange } from './image-changes.js';
 import type { ImageRecord, LeaseRecord, ReferenceRecord } from './records.js';
 import { UseCounts } from './use-counts.js';
 
@@ -44,13 +42,8 @@ export interface CatalogChange {
   readonly reply?: { readonly requestId: string; readonly encode: (revision: bigint) => Uint8Array } | undefined;
 }
 
-export interface CatalogWatch {
-  readonly snapshot: readonly CatalogImage[];
-  readonly revision: bigint;
-  /** Ends when the signal fires. */
-  readonly changes: (signal: AbortSignal) => AsyncIterable<ImageChange<CatalogImage>>;
-  readonly close: () => void;
-}
+/** Told of the images that changed; `undefined`: gone. */
+type ChangeListener = (revision: bigint, changes: readonly (readonly [Digest, CatalogImage | undefined])[]) => void;
 
 /** Takes away what the records no longer need. */
 export interface Collector {
@@ -81,7 +74,7 @@ export class Catalog {
   readonly #references = new Map<string, { reference: Reference; imageId: Digest }>();
   readonly #leases = new Map<string, LeaseRecord>();
   readonly #counts = new UseCounts();
-  readonly #feeds = new Set<ChangeFeed<CatalogImage>>();
+  readonly #listeners = new Set<ChangeListener>();
   #collector: Collector | undefined;
   #publishedRevision: bigint;
 
@@ -259,22 +252,16 @@ export class Catalog {
     return this.#publishedRevision;
   }
 
-  /** All images and then their changes; to be closed by the reader. */
-  watch(): CatalogWatch {
-    const feed = new ChangeFeed<CatalogImage>(this.#publishedRevision);
-    this.#feeds.add(feed);
-    return {
-      snapshot: this.all(),
-      revision: this.#publishedRevision,
-      changes: (signal) => feed.read(signal),
-      close: () => this.#feeds.delete(feed),
-    };
+  /** Be told of every change that is durable, in the order of revisions. @returns what ends it */
+  onChange(listener: ChangeListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
   }
 
   #publish(revision: bigint, affected: ReadonlySet<Digest>): void {
     if (revision > this.#publishedRevision) this.#publishedRevision = revision;
-    const changes = new Map([...affected].map((id) => [id, this.get(id)]));
-    for (const feed of this.#feeds) feed.push(this.#publishedRevision, changes);
+    const changes = [...affected].map((id) => [id, this.get(id)] as const);
+    for (const listener of [...this.#listeners]) listener(this.#publishedRevision, changes);
   }
 
   /** Keep layers and blobs from being collected until `release`. */

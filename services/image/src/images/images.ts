@@ -15,15 +15,14 @@ export interface ImageDeps {
 
 export type Reply = CatalogChange['reply'];
 
+/** Which images that no container uses a prune means. */
 export interface PruneFilter {
   /** Only images without a tag. */
   readonly dangling: boolean;
   /** Only images made before. */
   readonly until: Date | undefined;
-  /** `key` or `key=value`; all must fit. */
-  readonly labels: readonly string[];
-  /** None may fit. */
-  readonly excludedLabels: readonly string[];
+  /** Whether the caller may see, and means, an image with these labels. */
+  readonly matchesLabels: (labels: ReadonlyMap<string, string>) => boolean;
 }
 
 /** Tag, remove, prune and measure images. */
@@ -152,10 +151,5 @@ function isPrunable({ leases, references, config }: CatalogImage, filter: PruneF
   if (leases.length > 0) return false;
   if (filter.dangling && references.some(({ digest }) => digest === undefined)) return false;
   if (filter.until !== undefined && Date.parse(config.created ?? '1970-01-01') >= filter.until.getTime()) return false;
-  const { labels } = config.run;
-  const fits = (text: string): boolean => {
-    const at = text.indexOf('=');
-    return at < 0 ? labels.has(text) : labels.get(text.slice(0, at)) === text.slice(at + 1);
-  };
-  return filter.labels.every(fits) && !filter.excludedLabels.some(fits);
+  return filter.matchesLabels(config.run.labels);
 }

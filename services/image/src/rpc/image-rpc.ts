@@ -1,7 +1,7 @@
 import { invalidArgument } from '@flotilla/errors';
 import { isNameOnly, parseReference, withDefaultTag, withTagOrDigest } from '@flotilla/oci';
 import { image, timestampToDate } from '@flotilla/proto';
-import { bidi, clientStream, serverStream, serviceEntry, unary } from '@flotilla/rpc';
+import { bidi, clientStream, isVisible, matchesLabels, serverStream, serviceEntry, unary, watch } from '@flotilla/rpc';
 import type { CallContext, Identity, ServiceEntry } from '@flotilla/rpc';
 import type { Catalog, CatalogImage } from '../catalog/catalog.js';
 import type { ContainerLayers, PreparedLayer } from '../containers/container-layers.js';
@@ -78,7 +78,7 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
     ),
 
     listImages: unary((_: image.ListImagesRequest, { identity }) => {
-      const visible = catalog.all().filter((it) => isVisible(it, identity));
+      const visible = catalog.all().filter((it) => isSeen(it, identity));
       return Promise.resolve({ images: visible.sort(newestFirst).map(messageOf), revision: catalog.revision });
     }),
 
@@ -117,18 +117,15 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
       const filter = {
         dangling: request.dangling,
         until: request.until === undefined ? undefined : timestampToDate(request.until),
-        labels: [
-          ...request.labels,
-          ...Object.entries(identity.visibility ?? {}).map(([key, value]) => `${key}=${value}`),
-        ],
-        excludedLabels: request.excludedLabels,
+        matchesLabels: (own: ReadonlyMap<string, string>) =>
+          isVisible(own, identity) && matchesLabels(own, request.labels, request.excludedLabels),
       };
       const { removed, reclaimedBytes, revision } = await images.prune(filter, signal);
       return { removed: removedMessages(removed), reclaimedBytes: BigInt(reclaimedBytes), revision };
     }),
 
     getImageUsage: unary((_: image.GetImageUsageRequest, { identity }) => {
-      const usage = images.usage((it) => isVisible(it, identity));
+      const usage = images.usage((it) => isSeen(it, identity));
       return Promise.resolve({
         images: usage.images.map(({ image: { record, leases }, sharedBytes }) => ({
           id: record.id,
@@ -140,21 +137,12 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
       });
     }),
 
-    watchImages: serverStream(async function* (_: image.WatchImagesRequest, { signal, identity }: CallContext) {
-      const watch = catalog.watch();
-      const { revision } = watch;
-      try {
-        for (const it of watch.snapshot) if (isVisible(it, identity)) yield upsert(revision, messageOf(it));
-        yield { revision, change: { $case: 'synced', value: {} } } satisfies image.WatchImagesResponse;
-        for await (const change of watch.changes(signal)) {
-          if (change.value === undefined) {
-            const removed = { $case: 'removed' as const, value: change.id };
-            yield { revision: change.revision, change: removed } satisfies image.WatchImagesResponse;
-          } else if (isVisible(change.value, identity)) yield upsert(change.revision, messageOf(change.value));
-        }
-      } finally {
-        watch.close();
-      }
+    watchImages: serverStream((_: image.WatchImagesRequest, { signal, identity }: CallContext) => {
+      const source = {
+        snapshot: () => ({ revision: catalog.revision, records: catalog.all() }),
+        subscribe: (listener: Parameters<typeof catalog.onChange>[0]) => catalog.onChange(listener),
+      };
+      return watch(source, (it) => (isSeen(it, identity) ? messageOf(it) : undefined), signal);
     }),
 
     prepareContainerLayer: unary(
@@ -207,19 +195,11 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
   });
 }
 
-const upsert = (revision: bigint, value: image.Image): image.WatchImagesResponse => ({
-  revision,
-  change: { $case: 'upsert', value },
-});
-
 function removedMessages(removed: RemovalPlan['removed']): image.RemovedImage[] {
   return removed.map(({ kind, what }) => ({ what: { $case: kind, value: what } }));
 }
 
-/** Whether the image carries the labels that the caller's view asks for. */
-function isVisible({ config }: CatalogImage, { visibility }: Identity): boolean {
-  return Object.entries(visibility ?? {}).every(([key, value]) => config.run.labels.get(key) === value);
-}
+const isSeen = ({ config }: CatalogImage, identity: Identity): boolean => isVisible(config.run.labels, identity);
 
 /** By the configuration's time, as `docker images` sorts. */
 function newestFirst(a: CatalogImage, b: CatalogImage): number {

@@ -1,13 +1,11 @@
 import { network as proto, timestampToNs } from '@flotilla/proto';
 import { invalidArgument } from '@flotilla/errors';
-import { serverStream, serviceEntry, unary } from '@flotilla/rpc';
+import { isVisible, matchesLabels, serverStream, serviceEntry, unary, watch } from '@flotilla/rpc';
 import type { ServiceEntry } from '@flotilla/rpc';
 import type { Networks } from '../networks/networks.js';
 import type { SandboxFiles } from '../sandboxes/sandbox-files.js';
 import type { ConnectedSandbox, Sandboxes } from '../sandboxes/sandboxes.js';
 import type { NetworkStore } from '../store/network-store.js';
-import { NetworkChanges } from '../watch.js';
-import { matchesLabels } from './label-filter.js';
 import { renderEndpoint, renderEndpoints, renderNetwork, renderPort } from './render.js';
 
 export interface NetworkRpcDeps {
@@ -31,9 +29,12 @@ export function networkRpc({ store, networks, sandboxes, files }: NetworkRpcDeps
       { idempotent: proto.CreateNetworkResponse },
     ),
     getNetwork: unary(({ name }) => Promise.resolve({ network: renderNetwork(networks.resolve(name), store) })),
-    listNetworks: unary(() =>
+    listNetworks: unary((_request, { identity }) =>
       Promise.resolve({
-        networks: store.networks().map((record) => renderNetwork(record, store)),
+        networks: store
+          .networks()
+          .filter(({ labels }) => isVisible(labels, identity))
+          .map((record) => renderNetwork(record, store)),
         revision: store.revision,
       }),
     ),
@@ -45,13 +46,23 @@ export function networkRpc({ store, networks, sandboxes, files }: NetworkRpcDeps
       }),
       { idempotent: proto.RemoveNetworkResponse },
     ),
-    pruneNetworks: unary(async ({ until, labels, excludedLabels }) =>
+    pruneNetworks: unary(async ({ until, labels, excludedLabels }, { identity }) =>
       networks.prune({
         ...(until === undefined ? {} : { untilNs: timestampToNs(until) }),
-        matchesLabels: (own) => matchesLabels(own, labels, excludedLabels),
+        matchesLabels: (own) => isVisible(own, identity) && matchesLabels(own, labels, excludedLabels),
       }),
     ),
-    watchNetworks: serverStream((_request, { signal }) => watch(store, signal)),
+    watchNetworks: serverStream((_request, { identity, signal }) => {
+      const source = {
+        snapshot: () => ({ revision: store.revision, records: store.networks() }),
+        subscribe: (listener: Parameters<typeof store.onChange>[0]) => store.onChange(listener),
+      };
+      return watch(
+        source,
+        (record) => (isVisible(record.labels, identity) ? renderNetwork(record, store) : undefined),
+        signal,
+      );
+    }),
     checkSandbox: unary((request) => {
       const records = sandboxes.check(request);
       return Promise.resolve({
@@ -105,22 +116,4 @@ export function networkRpc({ store, networks, sandboxes, files }: NetworkRpcDeps
       released: await sandboxes.reconcile(liveContainerIds),
     })),
   });
-}
-
-async function* watch(store: NetworkStore, signal: AbortSignal): AsyncGenerator<proto.WatchNetworksResponse> {
-  const changes = new NetworkChanges(store);
-  try {
-    const { revision } = store;
-    const snapshot = store.networks().map((record) => renderNetwork(record, store));
-    for (const value of snapshot) yield { revision, change: { $case: 'upsert', value } };
-    yield { revision, change: { $case: 'synced', value: {} } };
-    for await (const { id, revision: changed, isRemoved } of changes.read(signal)) {
-      const record = isRemoved ? undefined : store.network(id);
-      if (record !== undefined)
-        yield { revision: changed, change: { $case: 'upsert', value: renderNetwork(record, store) } };
-      else yield { revision: changed, change: { $case: 'removed', value: id } };
-    }
-  } finally {
-    changes.close();
-  }
 }

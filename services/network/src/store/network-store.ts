@@ -18,12 +18,8 @@ export interface NetworkChange {
 /** Called with the batch of a change, to add the answer to a repeated request. */
 export type Receipt = (batch: Batch) => void;
 
-/** Networks whose shown state changed with a revision. */
-export interface NetworkNotice {
-  revision: bigint;
-  changed: string[];
-  removed: string[];
-}
+/** Told of the networks, by id, whose shown state changed; `undefined`: gone. */
+type ChangeListener = (revision: bigint, changes: readonly (readonly [string, NetworkRecord | undefined])[]) => void;
 
 /** The service's records: durable in the store, all of them in memory for reading. */
 export class NetworkStore {
@@ -32,7 +28,7 @@ export class NetworkStore {
   readonly #sandboxCollection: Collection<SandboxRecord>;
   readonly #networks = new Map<string, NetworkRecord>();
   readonly #sandboxes = new Map<string, SandboxRecord>();
-  readonly #listeners = new Set<(notice: NetworkNotice) => void>();
+  readonly #listeners = new Set<ChangeListener>();
   #revision: bigint;
 
   private constructor(store: Store) {
@@ -103,18 +99,17 @@ export class NetworkStore {
       touch(this.#sandboxes.get(sandbox.containerId));
       this.#sandboxes.delete(sandbox.containerId);
     }
-    const removed = (change.removeNetworks ?? []).map((network) => network.id);
-    for (const id of removed) {
+    for (const { id } of change.removeNetworks ?? []) {
       this.#networks.delete(id);
-      changed.delete(id);
+      changed.add(id);
     }
-    const notice = { revision, changed: [...changed], removed };
-    for (const listener of [...this.#listeners]) listener(notice);
+    const changes = [...changed].map((id) => [id, this.#networks.get(id)] as const);
+    for (const listener of [...this.#listeners]) listener(revision, changes);
     return revision;
   }
 
   /** Called after every change, in the order of revisions. Returns what ends it. */
-  onChange(listener: (notice: NetworkNotice) => void): () => void {
+  onChange(listener: ChangeListener): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
   }

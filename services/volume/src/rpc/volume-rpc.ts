@@ -1,17 +1,19 @@
 import { invalidArgument } from '@flotilla/errors';
 import { volume } from '@flotilla/proto';
-import { serverStream, unary } from '@flotilla/rpc';
+import { isVisible, matchesLabels, serverStream, unary, watch } from '@flotilla/rpc';
 import type { CallContext, Implementation } from '@flotilla/rpc';
 import type { VolumeStore } from '../store/volume-store.js';
-import { isVisible } from '../volumes/volume-record.js';
 import type { VolumeRecord } from '../volumes/volume-record.js';
 import type { Mutation, PruneResult, RemovedResult, VolumeResult, Volumes } from '../volumes/volumes.js';
 import { toVolume } from './volume-messages.js';
-import { watchVolumes } from './watch-volumes.js';
 
 /** `flotilla.volume.v1.VolumeService`: decode, call the domain, encode. */
 export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<typeof volume.VolumeServiceService> {
   const encode = (record: VolumeRecord) => toVolume(volumes, record);
+  const source = {
+    snapshot: () => ({ revision: store.revision, records: store.list() }),
+    subscribe: (listener: Parameters<typeof store.onChange>[0]) => store.onChange(listener),
+  };
 
   const created = ({ volume: record, revision }: VolumeResult): volume.CreateVolumeResponse => ({
     volume: encode(record),
@@ -39,7 +41,10 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
 
     listVolumes: unary((_request, { identity }) =>
       Promise.resolve({
-        volumes: volumes.list(identity.visibility).map(encode),
+        volumes: store
+          .list()
+          .filter(({ labels }) => isVisible(labels, identity))
+          .map(encode),
         warnings: [],
         revision: store.revision,
       }),
@@ -54,9 +59,7 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
     pruneVolumes: unary(
       async ({ all, labels, excludedLabels }, context) => {
         const accepts = (record: VolumeRecord) =>
-          isVisible(record, context.identity.visibility) &&
-          labels.every((label) => hasLabel(record, label)) &&
-          !excludedLabels.some((label) => hasLabel(record, label));
+          isVisible(record.labels, context.identity) && matchesLabels(record.labels, labels, excludedLabels);
         const pruning = mutation(context, volume.PruneVolumesResponse, pruned);
         return pruned(await volumes.prune({ all, accepts }, pruning));
       },
@@ -65,14 +68,17 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
 
     getVolumeUsage: unary(async (_request, { identity, signal }) => {
       const usage: volume.VolumeUsage[] = [];
-      for await (const { volume: record, sizeBytes } of volumes.usage(identity.visibility, signal)) {
+      for await (const { volume: record, sizeBytes } of volumes.usage(
+        ({ labels }) => isVisible(labels, identity),
+        signal,
+      )) {
         usage.push({ name: record.name, sizeBytes, referenceCount: BigInt(record.holders.length) });
       }
       return { volumes: usage };
     }),
 
     watchVolumes: serverStream((_request, { identity, signal }) =>
-      watchVolumes(store, (record) => isVisible(record, identity.visibility), encode, signal),
+      watch(source, (record) => (isVisible(record.labels, identity) ? encode(record) : undefined), signal),
     ),
 
     acquireVolume: unary(
@@ -131,11 +137,4 @@ function mutation<R, M>(
 
 function checkContainerId(id: string): void {
   if (!/^[0-9a-f]{64}$/.test(id)) throw invalidArgument('container_id: expected 64 hex digits');
-}
-
-/** `label` is `key` or `key=value`. */
-function hasLabel({ labels }: VolumeRecord, label: string): boolean {
-  const at = label.indexOf('=');
-  const value = labels[at === -1 ? label : label.slice(0, at)];
-  return value !== undefined && (at === -1 || value === label.slice(at + 1));
 }

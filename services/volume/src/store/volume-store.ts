@@ -5,6 +5,7 @@ import type { VolumeRecord } from '../volumes/volume-record.js';
 /** Version of `VolumeRecord`. */
 export const volumeSchemaVersion = 1;
 
+/** A volume that is made or changed, or the name of one that goes. */
 export type VolumeChange = { readonly upsert: VolumeRecord } | { readonly removed: string };
 
 /** One batch: volumes that change, events, and the reply to keep for the request. */
@@ -16,7 +17,8 @@ export interface VolumeCommit {
   reply?: (revision: bigint) => Uint8Array;
 }
 
-type ChangeListener = (revision: bigint, changes: readonly VolumeChange[]) => void;
+/** Told what is now true of volumes by name; `undefined`: gone. */
+type ChangeListener = (revision: bigint, changes: readonly (readonly [string, VolumeRecord | undefined])[]) => void;
 
 /** All volume records, in memory and durable. Reading is synchronous; what is read is durable. */
 export class VolumeStore {
@@ -89,10 +91,13 @@ export class VolumeStore {
     if (changes === undefined) return;
     this.#pending.delete(revision);
     this.#revision = revision;
-    for (const change of changes) {
-      if ('upsert' in change) this.#records.set(change.upsert.name, change.upsert);
-      else this.#records.delete(change.removed);
+    const told = changes.map((change): [string, VolumeRecord | undefined] =>
+      'upsert' in change ? [change.upsert.name, change.upsert] : [change.removed, undefined],
+    );
+    for (const [name, record] of told) {
+      if (record === undefined) this.#records.delete(name);
+      else this.#records.set(name, record);
     }
-    for (const listener of [...this.#listeners]) listener(revision, changes);
+    for (const listener of [...this.#listeners]) listener(revision, told);
   }
 }

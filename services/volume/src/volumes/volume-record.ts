@@ -30,8 +30,3 @@ export interface VolumeRecord {
   readonly holders: readonly VolumeHolder[];
   readonly mounts: readonly VolumeMount[];
 }
-
-/** Whether a caller limited to objects with these labels may see the volume. */
-export function isVisible(record: VolumeRecord, visibility: Readonly<Record<string, string>> | null): boolean {
-  return visibility === null || Object.entries(visibility).every(([key, value]) => record.labels[key] === value);
-}

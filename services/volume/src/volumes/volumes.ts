@@ -4,7 +4,6 @@ import type { HybridClock, KeyedLocks } from '@flotilla/store';
 import type { DetachedVolume, VolumeDriver } from '../drivers/volume-driver.js';
 import type { VolumeChange, VolumeStore } from '../store/volume-store.js';
 import { volumeCreated, volumeDestroyed, volumeMounted, volumeUnmounted, volumesPruned } from './volume-events.js';
-import { isVisible } from './volume-record.js';
 import type { VolumeHolder, VolumeMount, VolumeRecord } from './volume-record.js';
 
 /** Set on volumes made without a name; `docker volume prune` goes by it. */
@@ -89,10 +88,6 @@ export class Volumes {
     const record = this.#deps.store.get(name);
     if (record === undefined) throw notFound(`get ${name}: no such volume`);
     return record;
-  }
-
-  list(visibility: Readonly<Record<string, string>> | null): VolumeRecord[] {
-    return this.#deps.store.list().filter((record) => isVisible(record, visibility));
   }
 
   driverOf(record: VolumeRecord): VolumeDriver {
@@ -290,12 +285,13 @@ export class Volumes {
     return [...dead];
   }
 
-  /** Bytes per visible volume, one after the other; -1 where unknown. */
+  /** Bytes per wanted volume, one after the other; -1 where unknown. */
   async *usage(
-    visibility: Readonly<Record<string, string>> | null,
+    isWanted: (record: VolumeRecord) => boolean,
     signal: AbortSignal,
   ): AsyncGenerator<{ volume: VolumeRecord; sizeBytes: bigint }> {
-    for (const volume of this.list(visibility)) yield { volume, sizeBytes: await this.#measure(volume, signal) };
+    for (const volume of this.#deps.store.list().filter(isWanted))
+      yield { volume, sizeBytes: await this.#measure(volume, signal) };
   }
 
   async #measure(record: VolumeRecord, signal?: AbortSignal): Promise<bigint> {
