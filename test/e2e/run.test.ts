@@ -170,6 +170,23 @@ describe('docker run', () => {
     expect(await t.ok('ps', '-aq')).toBe('');
   });
 
+  it('gives each of many clients at once its own output, all of it', async () => {
+    const results = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => run('busybox', 'sh', '-c', `echo out ${i}; echo err ${i} >&2; exit ${i}`)),
+    );
+    expect(results).toEqual(
+      Array.from({ length: 20 }, (_, i) => ({ code: i, stdout: `out ${i}\n`, stderr: `err ${i}\n` })),
+    );
+  });
+
+  it('gives an attached client every run of a container that is started again and again', async () => {
+    await t.ok('create', '--name', 'repeated', 'busybox', 'sh', '-c', 'echo out; echo err >&2');
+    for (let i = 0; i < 10; i++) {
+      expect(await t.docker(['start', '-a', 'repeated'])).toEqual({ code: 0, stdout: 'out\n', stderr: 'err\n' });
+    }
+    await t.ok('rm', 'repeated');
+  });
+
   it('writes a cidfile and runs detached', async () => {
     const cidfile = `${t.directory}/cid`;
     const id = await t.ok('run', '-d', '--cidfile', cidfile, '--name', 'detached', 'busybox', 'sleep', '600');

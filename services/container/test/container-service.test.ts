@@ -289,6 +289,46 @@ describe.skipIf(!canRun)('container service (needs root, shim, runc, busybox)', 
     await remove(id);
   });
 
+  it('takes no harm from a client with input that goes away while it does not read', async () => {
+    const unhandled: unknown[] = [];
+    const note = (error: unknown) => unhandled.push(error);
+    process.on('unhandledRejection', note);
+    const { id } = await client.createContainer(
+      createRequest(['yes'], { config: { openStdin: true, stdinOnce: true } }),
+      deadline,
+    );
+    const left = new AbortController();
+    const requests = async function* (): AsyncGenerator<container.AttachContainerRequest> {
+      const value = container.AttachStart.fromPartial({ name: id, stdin: true, stdout: true, stream: true });
+      yield { frame: { $case: 'start', value } };
+      await new Promise((resolve) => left.signal.addEventListener('abort', resolve));
+    };
+    const messages = client.attachContainer(requests(), { signal: left.signal });
+    expect((await messages.next()).value).toMatchObject({ frame: { $case: 'attached' } });
+    await start(id);
+    // The container stands still when nobody reads and every buffer is full.
+    let before = -1;
+    await expect
+      .poll(
+        async () => {
+          const { pid } = (await inspect(id)).state;
+          const now = Number(/^wchar: (\d+)$/m.exec(readFileSync(`/proc/${String(pid)}/io`, 'utf8'))?.[1]);
+          const isStill = now > 0 && now === before;
+          before = now;
+          return isStill;
+        },
+        { timeout: 20_000, interval: 200 },
+      )
+      .toBe(true);
+    left.abort();
+    await messages.next().catch(() => undefined);
+    // What was written while nobody read is gone, the container goes on.
+    await expect.poll(async () => (await inspect(id)).state.status).toBe(ContainerStatus.RUNNING);
+    await remove(id, { force: true });
+    process.off('unhandledRejection', note);
+    expect(unhandled).toEqual([]);
+  });
+
   it('publishes each port once', async () => {
     const portBindings = [{ containerPort: '80/tcp', hostPorts: [{ hostIp: '', hostPort: '18080' }] }];
     const first = await run(['sleep', '100'], { hostConfig: { networkMode: 'bridge', portBindings } });
