@@ -37,9 +37,14 @@ export interface StreamOptions {
   readonly requestId?: string;
   /** Cancels the call: it then rejects with `cancelled`. */
   readonly signal?: AbortSignal | undefined;
-  /** How long a service that is down is waited for; 10 s when absent, 0 fails at once. A stream that has begun is never repeated. */
+  /** How long a service that is down is waited for; 10 s when absent, 0 fails at once. */
   readonly retryUnavailableMs?: number;
   readonly identity?: Identity | undefined;
+}
+
+export interface ServerStreamOptions extends StreamOptions {
+  /** How often a stream that has begun may begin anew when the service dies; never when absent. Its messages then come again. */
+  readonly repeats?: number;
 }
 
 export interface UnaryCallOptions extends StreamOptions {
@@ -52,7 +57,7 @@ type ClientMethod<M extends AnyMethod> = M extends { requestStream: true; respon
   : M extends { requestStream: true }
     ? (requests: AsyncIterable<RequestOf<M>>, options?: StreamOptions) => Promise<ResponseOf<M>>
     : M extends { responseStream: true }
-      ? (request: RequestOf<M>, options?: StreamOptions) => AsyncGenerator<ResponseOf<M>, void, undefined>
+      ? (request: RequestOf<M>, options?: ServerStreamOptions) => AsyncGenerator<ResponseOf<M>, void, undefined>
       : (request: RequestOf<M>, options: UnaryCallOptions) => Promise<ResponseOf<M>>;
 
 /** RPC name to function. Failed calls reject with the `EngineError` that the handler threw. */
@@ -109,7 +114,7 @@ class Connection {
       case 'unary':
         return (request: unknown, options: UnaryCallOptions) => this.#unary(method, request, options);
       case 'serverStream':
-        return (request: unknown, options: StreamOptions = {}) => this.#serverStream(method, request, options);
+        return (request: unknown, options: ServerStreamOptions = {}) => this.#serverStream(method, request, options);
       case 'clientStream':
         return (requests: AsyncIterable<unknown>, options: StreamOptions = {}) =>
           this.#clientStream(method, requests, options);
@@ -159,9 +164,10 @@ class Connection {
   async *#serverStream(
     method: AnyMethod,
     request: unknown,
-    options: StreamOptions,
+    options: ServerStreamOptions,
   ): AsyncGenerator<unknown, void, undefined> {
-    const attempts = new Attempts(method, options, this.#log);
+    let attempts = new Attempts(method, options, this.#log);
+    let repeats = options.repeats ?? 0;
     for (;;) {
       attempts.throwIfCancelled();
       const call = this.#client.makeServerStreamRequest(
@@ -180,8 +186,11 @@ class Connection {
         }
         return;
       } catch (error) {
-        if (begun || !(error instanceof StreamFailure))
-          throw error instanceof StreamFailure ? error.failure.error : error;
+        if (!(error instanceof StreamFailure)) throw error;
+        if (begun) {
+          if (repeats-- <= 0) throw error.failure.error;
+          attempts = new Attempts(method, { ...options, requestId: attempts.requestId }, this.#log);
+        }
         await this.#retryOrThrow(attempts, error.failure);
       }
     }

@@ -2,7 +2,7 @@ export { grpcTarget, isUnixAddress } from './address.js';
 export type { Listen, TlsFiles } from './address.js';
 export type { Clock } from './call-metadata.js';
 export { connect } from './client.js';
-export type { ConnectOptions, StreamOptions, TypedClient, UnaryCallOptions } from './client.js';
+export type { ConnectOptions, ServerStreamOptions, StreamOptions, TypedClient, UnaryCallOptions } from './client.js';
 export type { ConfigParticipant, ServiceDetails } from './config-service.js';
 export { clientCredentials } from './credentials.js';
 export { bidi, clientStream, serverStream, serviceEntry, unary } from './handlers.js';

@@ -356,6 +356,32 @@ describe('availability', () => {
     expect(await running).toEqual([['a', 'b'], { text: 'c' }, ['d']]);
   });
 
+  it('a stream that may be repeated begins anew when the service goes away, as often as allowed', async () => {
+    const ids: string[] = [];
+    const handlers: Implementation<typeof NoteService> = {
+      many: serverStream(async function* ({ text }, { requestId, signal }) {
+        ids.push(requestId);
+        yield { text };
+        if (ids.length !== 2) await once(signal, 'abort');
+      }),
+    };
+    const stream = async (repeats: number): Promise<string[]> => {
+      const server = await start(handlers);
+      const texts: string[] = [];
+      for await (const { text } of client().many({ text: 'a' }, { requestId: 'r1', repeats })) {
+        texts.push(text);
+        if (texts.length > 1) continue;
+        await server[Symbol.asyncDispose]();
+        await start(handlers);
+      }
+      return texts;
+    };
+    expect(await stream(1)).toEqual(['a', 'a']);
+    expect(ids).toEqual(['r1', 'r1']);
+    for (const each of disposables.splice(0)) await each[Symbol.asyncDispose]();
+    expect((await failureOf(stream(0))).kind).toBe('unavailable');
+  });
+
   it('gives up after retryUnavailableMs', async () => {
     const error = await failureOf(client().one({ text: '' }, { ...call, retryUnavailableMs: 100 }));
     expect([error.kind, error.message]).toEqual(['unavailable', 'the note service is not available']);

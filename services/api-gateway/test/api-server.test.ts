@@ -97,6 +97,9 @@ test('version and info tell of every service', async () => {
     Driver: 'overlay2',
     LoggingDriver: 'json-file',
     OSType: 'linux',
+    ContainerdCommit: { ID: 'c0ffee' },
+    RuncCommit: { ID: '1.1.5' },
+    InitCommit: { ID: 'de40ad0' },
   });
   expect(info['Warnings']).toContain('from volume');
   const old = (await send(engine.socket, 'GET', '/v1.40/info')).json as Record<string, unknown>;

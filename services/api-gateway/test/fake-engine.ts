@@ -15,6 +15,11 @@ import type { RunningGateway } from '../src/index.js';
 import { WatchedFake } from './watched-fake.js';
 
 const { ContainerStatus } = container;
+const containerComponents = [
+  { name: 'containerd-shim', version: '1.6.20', details: { GitCommit: 'c0ffee' } },
+  { name: 'runc', version: '1.1.5', details: {} },
+  { name: 'docker-init', version: '0.19.0', details: { GitCommit: 'de40ad0' } },
+];
 export const newId = (): string => randomBytes(32).toString('hex');
 
 /** An event stream that a test fills. */
@@ -66,6 +71,8 @@ export class FakeEngine implements AsyncDisposable {
   /** Break the log stream once after this many messages. */
   breakLogsAfter: number | undefined;
   attachTty = false;
+  /** So many attaches break off before they are accepted, as in a service that dies. */
+  dyingAttaches = 0;
   /** Exit of containers whose wait is pending. */
   readonly exits = new Map<string, (code: number) => void>();
   loaded = 0;
@@ -136,7 +143,7 @@ export class FakeEngine implements AsyncDisposable {
         version: '0.1.0',
         details: () =>
           Promise.resolve({
-            components: name === 'container' ? [{ name: 'runc', version: '1.1.5', details: {} }] : [],
+            components: name === 'container' ? containerComponents : [],
             warnings: [`from ${name}`],
           }),
         drainMs: 10,
@@ -368,6 +375,7 @@ export class FakeEngine implements AsyncDisposable {
       if (frame?.$case === 'start') {
         name = 'id' in frame.value ? frame.value.id : frame.value.name;
         if ('name' in frame.value) this.#find(name);
+        if (this.dyingAttaches-- > 0) throw unavailable('going away');
         yield { frame: { $case: 'attached', value: { containerId: newId(), tty: this.attachTty } } };
       } else if (frame?.$case === 'stdin') {
         const text = Buffer.from(frame.value);

@@ -11,6 +11,7 @@ afterAll(() => engine[Symbol.asyncDispose]());
 beforeEach(() => {
   engine.stdin.clear();
   engine.attachTty = false;
+  engine.dyingAttaches = 0;
 });
 
 const UPGRADE = 'Connection: Upgrade\r\nUpgrade: tcp\r\n';
@@ -97,6 +98,17 @@ test('a connection that served a request before can be taken over', async () => 
   raw.write('x');
   await raw.until((received) => received.endsWith(frame('x')));
   raw.close();
+});
+
+test('an attach that the owner dies under is opened again, with all input', async () => {
+  engine.dyingAttaches = 2;
+  const raw = new RawConnection(engine.socket);
+  raw.write(`POST ${attachPath} HTTP/1.1\r\nHost: d\r\n${UPGRADE}\r\nearly`);
+  const text = await raw.until((received) => received.endsWith(frame('early')));
+  expect(text.startsWith('HTTP/1.1 101 ')).toBe(true);
+  raw.socket.end();
+  await raw.all();
+  expect(engine.stdin.get('web')).toBe('early');
 });
 
 test('what the owner refuses is an ordinary error reply', async () => {

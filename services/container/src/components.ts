@@ -5,13 +5,14 @@ import type { config } from '@flotilla/proto';
 const run = promisify(execFile);
 
 /** Programs that containers run by, for `docker version`. One that cannot be asked is left out. */
-export async function readComponents(runtimePath: string): Promise<config.Component[]> {
+export async function readComponents(runtimePath: string, initPath: string): Promise<config.Component[]> {
   const asked = await Promise.all([
     ask('containerd-shim', '/usr/bin/containerd-shim-runc-v2', ['-v'], {
       version: /Version:\s*(\S+)/,
       GitCommit: /Revision:\s*(\S+)/,
     }),
     ask('runc', runtimePath, ['--version'], { version: /version (\S+)/, GitCommit: /commit: (\S+)/ }),
+    ask('docker-init', initPath, ['--version'], { version: /version (\S+)/, GitCommit: /git\.(\S+)/ }),
   ]);
   return asked.flat();
 }

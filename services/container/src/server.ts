@@ -102,7 +102,7 @@ export async function startContainerService(
         replies: db.replies,
         details: async () => ({
           outboxPending: publisher.state.waiting,
-          components: await (components ??= readComponents(runc)),
+          components: await (components ??= readComponents(runc, settings.initPath)),
         }),
         flushEvents: async () => {
           await db.outbox.flush();

@@ -8,6 +8,7 @@ import { execBody, execStartBody } from '../json/container-bodies.js';
 import { streamContentType, terminalSize } from './container-routes.js';
 import { changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
+import { openedAgain } from './resumed-stream.js';
 
 const MAX_ATTACH_BODY = 64 * 1024;
 
@@ -59,12 +60,25 @@ async function attach({ peers }: GatewayContext, call: ApiCall): Promise<void> {
     stream: booleanValue(query.get('stream')),
     detachKeys,
   };
-  async function* requests(): AsyncGenerator<container.AttachContainerRequest> {
+  async function* requests(accepted: Promise<boolean>): AsyncGenerator<container.AttachContainerRequest> {
     yield { frame: { $case: 'start', value: start } };
-    if (!stdin) return;
+    // What is taken from the client before somebody has accepted it would be lost with a service that dies.
+    if (!stdin || !(await accepted)) return;
     for await (const chunk of connection.input()) yield { frame: { $case: 'stdin', value: chunk } };
   }
-  await relay(call, connection, peers.container.attachContainer(requests(), { signal: call.signal }));
+  async function* open(): AsyncGenerator<container.AttachContainerResponse> {
+    let accept: (isAccepted: boolean) => void = () => undefined;
+    const accepted = new Promise<boolean>((resolve) => (accept = resolve));
+    try {
+      for await (const message of peers.container.attachContainer(requests(accepted), { signal: call.signal })) {
+        accept(true);
+        yield message;
+      }
+    } finally {
+      accept(false);
+    }
+  }
+  await relay(call, connection, openedAgain(open, call.signal));
 }
 
 /**

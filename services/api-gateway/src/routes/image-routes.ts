@@ -22,6 +22,9 @@ import type { GatewayContext } from './gateway-context.js';
 import { streamProgress } from './progress-stream.js';
 import { nowNs, pruneSelection } from './prune-filters.js';
 
+/** How many deaths of the image service one pull goes on after. */
+const PULL_REPEATS = 3;
+
 /** The endpoints of images. */
 export function imageRoutes(context: GatewayContext): Route[] {
   const { peers, model } = context;
@@ -245,9 +248,9 @@ async function create(context: GatewayContext, call: ApiCall): Promise<void> {
     platform: call.version < apiVersion(1, 32) ? undefined : platformOf(query.get('platform')),
     credentials: credentialsOf(call),
   };
-  await streamProgress(call, peers.image.pullImage(request, streaming(call)), (revision) =>
-    model.images.reached(revision),
-  );
+  // What an image service that died had fetched is kept: the pull goes on where it stood.
+  const batches = peers.image.pullImage(request, { ...streaming(call), repeats: PULL_REPEATS });
+  await streamProgress(call, batches, (revision) => model.images.reached(revision));
 }
 
 async function importImage({ peers, model }: GatewayContext, call: ApiCall): Promise<void> {

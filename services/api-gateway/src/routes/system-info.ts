@@ -176,7 +176,7 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
   const component = (name: string): configProto.Component | undefined =>
     infos.flatMap(({ components }) => components).find((entry) => entry.name === name);
   const commit = (name: string): { ID: string } => ({
-    ID: component(name)?.details['commit'] ?? component(name)?.version ?? '',
+    ID: component(name)?.details['GitCommit'] ?? component(name)?.version ?? '',
   });
   const isCgroup2 = host.cgroupVersion === '2';
   return {
@@ -252,9 +252,9 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
     LiveRestoreEnabled: true,
     Isolation: '',
     InitBinary: gateway.info.initBinary.split('/').at(-1) ?? '',
-    ContainerdCommit: commit('containerd'),
+    ContainerdCommit: commit('containerd-shim'),
     RuncCommit: commit('runc'),
-    InitCommit: commit('tini'),
+    InitCommit: commit('docker-init'),
     SecurityOptions: [`name=seccomp,profile=${gateway.info.seccompProfile}`, ...(isCgroup2 ? ['name=cgroupns'] : [])],
     ProductLicense: '',
     DefaultAddressPools: gateway.info.defaultAddressPools.map(({ base, size }) => ({ Base: base, Size: size })),
