@@ -187,18 +187,3 @@ export interface ContainerWaited {
   StatusCode: number;
   Error?: { Message: string };
 }
-
-/** `GET /exec/{id}/json`. */
-export interface ExecInspect {
-  ID: string;
-  Running: boolean;
-  ExitCode: number | null;
-  ProcessConfig: { tty: boolean; entrypoint: string; arguments: string[]; privileged: boolean; user?: string };
-  OpenStdin: boolean;
-  OpenStderr: boolean;
-  OpenStdout: boolean;
-  CanRemove: boolean;
-  ContainerID: string;
-  DetachKeys: string;
-  Pid: number;
-}

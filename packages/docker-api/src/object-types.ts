@@ -66,12 +66,6 @@ export interface ImageHistoryEntry {
   Tags: string[] | null;
 }
 
-/** An entry of the reply to `DELETE /images/{name}`. */
-export interface ImageDeleteEntry {
-  Untagged?: string;
-  Deleted?: string;
-}
-
 /** `GET /volumes/{name}`. */
 export interface Volume {
   CreatedAt: string;

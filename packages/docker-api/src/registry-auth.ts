@@ -73,15 +73,3 @@ export function registryAuthFrom(raw: unknown): RegistryAuth {
     serverAddress: fields.get('serveraddress') ?? '',
   };
 }
-
-/** Encode credentials as clients do. */
-export const encodeRegistryAuth = (auth: Partial<RegistryAuth>): string =>
-  Buffer.from(
-    JSON.stringify({
-      username: auth.username,
-      password: auth.password,
-      identitytoken: auth.identityToken,
-      registrytoken: auth.registryToken,
-      serveraddress: auth.serverAddress,
-    }),
-  ).toString('base64url');

@@ -7,15 +7,7 @@ export type StdStream = (typeof StdStream)[keyof typeof StdStream];
 /** Bytes of a frame's header. */
 export const FRAME_HEADER_BYTES = 8;
 
-/** The 8-byte header of a frame: stream, three zero bytes, big-endian length of the payload. */
-export function frameHeader(stream: StdStream, length: number): Buffer {
-  const header = Buffer.alloc(FRAME_HEADER_BYTES);
-  header[0] = stream;
-  header.writeUInt32BE(length, 4);
-  return header;
-}
-
-/** One whole frame in one buffer. The payload is copied. */
+/** One whole frame in one buffer: stream, three zero bytes, big-endian length, then a copy of the payload. */
 export function encodeFrame(stream: StdStream, payload: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(FRAME_HEADER_BYTES + payload.length);
   frame.fill(0, 0, FRAME_HEADER_BYTES);

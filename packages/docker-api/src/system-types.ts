@@ -1,8 +1,3 @@
-/** Body of every error reply. */
-export interface ErrorBody {
-  message: string;
-}
-
 /** A part of the engine in `GET /version`. */
 export interface VersionComponent {
   Name: string;
@@ -26,19 +21,6 @@ export interface SystemVersion {
   BuildTime?: string;
 }
 
-/** One line of `GET /events`. */
-export interface EventMessage {
-  status?: string;
-  id?: string;
-  from?: string;
-  Type: string;
-  Action: string;
-  Actor: { ID: string; Attributes: Record<string, string> };
-  scope: string;
-  time: number;
-  timeNano: number;
-}
-
 /** OCI descriptor as the API shows it. */
 export interface Descriptor {
   mediaType: string;
@@ -56,10 +38,4 @@ export interface Platform {
   'os.version'?: string;
   'os.features'?: string[];
   variant?: string;
-}
-
-/** `GET /distribution/{name}/json`. */
-export interface DistributionInspect {
-  Descriptor: Descriptor;
-  Platforms: Platform[];
 }

@@ -62,7 +62,3 @@ export function parseTimestamp(text: string | null | undefined, now: bigint): bi
     `invalid value for timestamp: ${JSON.stringify(text)} is not a time, a number of seconds or a duration`,
   );
 }
-
-/** `seconds.nanoseconds` with nine digits: the form that clients send in `since` and `until`. */
-export const formatUnixTime = (nanos: bigint): string =>
-  `${nanos / NANOS_PER_SECOND}.${(nanos % NANOS_PER_SECOND).toString().padStart(9, '0')}`;

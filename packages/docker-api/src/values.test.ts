@@ -4,8 +4,8 @@ import { DEFAULT_DETACH_KEYS, parseDetachKeys } from './detach-keys.js';
 import { booleanFilter, matchLabels, parseFilters } from './filters.js';
 import { booleanValue, booleanValueOr, integerValue } from './form-values.js';
 import { progressBar, renderProgress, renderProgressError } from './progress.js';
-import { decodeRegistryAuth, encodeRegistryAuth } from './registry-auth.js';
-import { formatUnixTime, parseGoDuration, parseTimestamp } from './timestamps.js';
+import { decodeRegistryAuth } from './registry-auth.js';
+import { parseGoDuration, parseTimestamp } from './timestamps.js';
 import { humanDuration, humanDurationHolds, humanSize } from './units.js';
 
 test('versions are checked against the range in the words of dockerd', () => {
@@ -54,7 +54,7 @@ test('credentials come in both alphabets, padded or not', () => {
   ]) {
     expect(decodeRegistryAuth(header)).toMatchObject({ username: 'u', password: 'pä??>>', serverAddress: 'r.example' });
   }
-  expect(decodeRegistryAuth(encodeRegistryAuth({ identityToken: 't' })).identityToken).toBe('t');
+  expect(decodeRegistryAuth(Buffer.from('{"identitytoken":"t"}').toString('base64url')).identityToken).toBe('t');
   expect(
     decodeRegistryAuth(
       Buffer.from(JSON.stringify({ auth: Buffer.from('a:b:c').toString('base64') })).toString('base64'),
@@ -83,7 +83,6 @@ test('points in time come as seconds, RFC 3339 and durations', () => {
   expect(parseGoDuration('1.5h')).toBe(5_400_000_000_000n);
   expect(parseGoDuration('-300ms')).toBe(-300_000_000n);
   expect(parseGoDuration('10')).toBeUndefined();
-  expect(formatUnixTime(1136073845000000001n)).toBe('1136073845.000000001');
 });
 
 test('durations and sizes read as in docker ps', () => {

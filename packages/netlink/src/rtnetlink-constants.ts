@@ -29,8 +29,6 @@ export const IFLA_INFO_SLAVE_DATA = 5;
 export const VETH_INFO_PEER = 1;
 export const IFLA_BRPORT_MODE = 4;
 export const IFLA_BRPORT_ISOLATED = 33;
-export const IFLA_BR_FORWARD_DELAY = 1;
-export const IFLA_BR_MCAST_SNOOPING = 23;
 
 export const IFA_ADDRESS = 1;
 export const IFA_LOCAL = 2;
@@ -42,8 +40,6 @@ export const RTA_GATEWAY = 5;
 export const RTA_PRIORITY = 6;
 export const RTA_TABLE = 15;
 export const RT_TABLE_MAIN = 254;
-export const RT_TABLE_LOCAL = 255;
-export const RTPROT_BOOT = 3;
 export const RTPROT_STATIC = 4;
 export const RT_SCOPE_UNIVERSE = 0;
 export const RT_SCOPE_LINK = 253;

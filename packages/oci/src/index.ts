@@ -17,15 +17,7 @@ export {
   withTagOrDigest,
 } from './reference.js';
 export type { AnyReference, Reference } from './reference.js';
-export {
-  acceptedManifestTypes,
-  isIndexType,
-  isManifestType,
-  isSchema1Type,
-  layerCompression,
-  mediaTypes,
-} from './media-types.js';
-export type { Compression } from './media-types.js';
+export { acceptedManifestTypes, isIndexType, isManifestType, isSchema1Type, mediaTypes } from './media-types.js';
 export {
   formatPlatform,
   hostPlatform,

@@ -24,26 +24,6 @@ export const acceptedManifestTypes: readonly string[] = [
   mediaTypes.dockerManifest,
 ];
 
-export type Compression = 'none' | 'gzip' | 'zstd';
-
-const layerTypes: ReadonlyMap<string, Compression> = new Map<string, Compression>([
-  [mediaTypes.dockerLayer, 'gzip'],
-  [mediaTypes.dockerLayerPlain, 'none'],
-  [mediaTypes.dockerForeignLayer, 'gzip'],
-  ['application/vnd.docker.image.rootfs.diff.tar.zstd', 'zstd'],
-  [mediaTypes.ociLayer, 'none'],
-  [mediaTypes.ociLayerGzip, 'gzip'],
-  [mediaTypes.ociLayerZstd, 'zstd'],
-  ['application/vnd.oci.image.layer.nondistributable.v1.tar', 'none'],
-  ['application/vnd.oci.image.layer.nondistributable.v1.tar+gzip', 'gzip'],
-  ['application/vnd.oci.image.layer.nondistributable.v1.tar+zstd', 'zstd'],
-]);
-
-/** How a layer of the media type is compressed, as the type says (bytes may differ: the unpacker looks itself); undefined for anything that is no layer. */
-export function layerCompression(mediaType: string): Compression | undefined {
-  return layerTypes.get(mediaType);
-}
-
 export function isIndexType(mediaType: string): boolean {
   return mediaType === mediaTypes.ociIndex || mediaType === mediaTypes.dockerManifestList;
 }

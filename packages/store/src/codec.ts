@@ -23,9 +23,6 @@ export function messageCodec<T>(message: MessageFns<T>): Codec<T> {
   return { encode: (value) => message.encode(value).finish(), decode: (bytes) => message.decode(bytes) };
 }
 
-/** The bytes themselves. */
-export const bytesCodec: Codec<Uint8Array> = { encode: (value) => value, decode: (bytes) => bytes };
-
 /** A view of the same memory: no copy. */
 export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);

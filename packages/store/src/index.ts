@@ -1,5 +1,5 @@
 export type { Batch } from './batch.js';
-export { bytesCodec, jsonCodec, messageCodec } from './codec.js';
+export { jsonCodec, messageCodec } from './codec.js';
 export type { Codec, MessageFns } from './codec.js';
 export type { Collection, EntryRange } from './collection.js';
 export { HybridClock } from './hybrid-clock.js';

@@ -8,7 +8,6 @@ const utimensatCall: Call<[number, Path, BigInt64Array, number]> = bind(
   'int utimensat(int directory, const char *path, const int64_t *times, int flags)',
 );
 const futimensCall: Call<[number, BigInt64Array]> = bind('int futimens(int fd, const int64_t *times)');
-const flockCall: Call<[number, number]> = bind('int flock(int fd, int operation)');
 const syncfsCall: Call<[number]> = bind('int syncfs(int fd)');
 
 const AT_FDCWD = -100;
@@ -64,11 +63,6 @@ export function utimensat(path: KernelPath, mtime: FileTime, atime: FileTime = m
 /** As `utimensat`, of an open file. */
 export function futimens(fd: number, mtime: FileTime, atime: FileTime = mtime): void {
   checkResult(futimensCall(fd, fillTimes(mtime, atime)), `set times of descriptor ${fd}`);
-}
-
-/** flock(2). With LOCK_NB a lock held by another throws EAGAIN. Without it the whole thread blocks. */
-export function flock(fd: number, operation: number): void {
-  checkResult(flockCall(fd, operation), `lock descriptor ${fd}`);
 }
 
 /** Writes the whole file system that holds `fd` to disk: one call in place of an fsync per file. */

@@ -1,5 +1,5 @@
 export * from './constants.js';
-export { flock, futimens, makeDevice, mkfifo, mknod, splitDevice, syncfs, utimensat } from './files.js';
+export { futimens, makeDevice, mkfifo, mknod, splitDevice, syncfs, utimensat } from './files.js';
 export type { FileTime } from './files.js';
 export { bind, bindSyscall, checkResult, lastErrno, libc } from './libc.js';
 export type { CArgument, Call, KernelPath } from './libc.js';
@@ -20,8 +20,7 @@ export { mountOverlay } from './overlay.js';
 export type { OverlayMount } from './overlay.js';
 export { duplicateFd, pipe2, setPipeSize } from './pipes.js';
 export type { Pipe } from './pipes.js';
-export { killProcess, peerCredentials, processStartTime } from './processes.js';
-export type { PeerCredentials } from './processes.js';
+export { processStartTime } from './processes.js';
 export { SysError, errnoName, hasCode } from './sys-error.js';
 export { findBeside, startThreadPool, startWorker } from './worker.js';
-export { getXattr, listXattrs, removeXattr, setXattr } from './xattr.js';
+export { getXattr, listXattrs, setXattr } from './xattr.js';

@@ -13,7 +13,6 @@ const lgetxattr: Call<[Path, Path, Uint8Array | null, number]> = bind(
 const llistxattr: Call<[Path, Uint8Array | null, number]> = bind(
   'int64_t llistxattr(const char *path, _Out_ uint8_t *list, size_t size)',
 );
-const lremovexattr: Call<[Path, Path]> = bind('int lremovexattr(const char *path, const char *name)');
 
 /** The kernel's own limits: XATTR_SIZE_MAX and XATTR_LIST_MAX. */
 const maxBytes = 65536;
@@ -43,11 +42,4 @@ export function listXattrs(path: KernelPath): string[] {
   const errno = lastErrno();
   if (errno === constants.errno.EOPNOTSUPP) return [];
   throw new SysError(`list attributes of ${showPath(path)}`, errno);
-}
-
-/** Removing an attribute that is not there is fine. */
-export function removeXattr(path: KernelPath, name: string): void {
-  if (lremovexattr(cPath(path), cPath(Buffer.from(name, 'latin1'))) >= 0) return;
-  const errno = lastErrno();
-  if (errno !== constants.errno.ENODATA) throw new SysError(`remove attribute ${name} of ${showPath(path)}`, errno);
 }

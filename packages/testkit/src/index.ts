@@ -30,5 +30,5 @@ export { startRegistry } from './registry.js';
 export type { Registry, RegistryOptions } from './registry.js';
 export { startEngine, unmountBelow } from './engine.js';
 export type { EngineOptions, EngineProcess, EngineUnderTest } from './engine.js';
-export { expectNoOpenConnections, serviceConfigFor, startService } from './service.js';
+export { serviceConfigFor, startService } from './service.js';
 export type { ServiceOptions, ServiceUnderTest } from './service.js';

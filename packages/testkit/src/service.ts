@@ -2,7 +2,6 @@ import { join } from 'node:path';
 import { parseDaemonFlags, readDaemonSettings, serviceFiles } from '@flotilla/config';
 import type { ServiceConfigs, ServiceName } from '@flotilla/config';
 import { makeTempDir } from './temp-dir.js';
-import { waitFor } from './wait-for.js';
 
 /** A service started in the test's process, with directories of its own. */
 export interface ServiceUnderTest<N extends ServiceName> extends AsyncDisposable {
@@ -60,12 +59,4 @@ export function serviceConfigFor<N extends ServiceName>(
   const facts = { version: '0.0.0-test', engineId: '00000000-0000-4000-8000-000000000000', nats };
   const made = serviceFiles(settings, facts)[name];
   return change({ ...made, log: { level: 'silent', format: 'json' }, services: { ...made.services, ...services } });
-}
-
-/** Wait until no connection of this process is left open: what a disposed service must not leave behind. */
-export async function expectNoOpenConnections(): Promise<void> {
-  await waitFor(
-    () => !process.getActiveResourcesInfo().some((kind) => kind === 'TCPSocketWrap' || kind === 'PipeWrap'),
-    { what: 'all connections to close' },
-  );
 }

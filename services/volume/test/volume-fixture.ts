@@ -16,8 +16,6 @@ export const engineId = '0b7c9a4e-6f0d-4e52-9d46-2f6f8f0a1c11';
 export const containerId = (digit: string) => digit.repeat(64).slice(0, 64);
 export const holder = (digit: string) => ({ containerId: containerId(digit), containerName: `c-${digit}` });
 
-export type VolumeClient = ReturnType<typeof connectVolume>;
-
 export function connectVolume(address: string) {
   return connect(volume.VolumeServiceService, address, { log });
 }

@@ -1,9 +1,3 @@
-/** What is wrong with a text that should be JSON. */
-export type JsonFault =
-  | { readonly reason: 'trailing' }
-  | { readonly reason: 'empty' }
-  | { readonly reason: 'syntax'; readonly message: string };
-
 /**
  * Why a text is no JSON, in the words of Go's encoding/json: what dockerd prints after `invalid JSON: `.
  *

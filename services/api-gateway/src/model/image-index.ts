@@ -1,5 +1,5 @@
 import { notFound } from '@flotilla/errors';
-import { familiarString, isDigest, parseAnyReference, withDefaultTag } from '@flotilla/oci';
+import { familiarString, parseAnyReference, withDefaultTag } from '@flotilla/oci';
 import type { image } from '@flotilla/proto';
 import type { WatchedSet } from './watched-set.js';
 
@@ -79,6 +79,3 @@ export class ImageIndex {
     return this.#byName;
   }
 }
-
-/** Whether a text is the digest form of an image id. */
-export const isImageId = (text: string): boolean => isDigest(text);

@@ -1,10 +1,16 @@
-import { apiVersion, booleanValue, booleanValueOr, integerValue, parseFilters } from '@flotilla/docker-api';
-import type { ContainerCreated } from '@flotilla/docker-api';
+import {
+  apiVersion,
+  booleanValue,
+  booleanValueOr,
+  integerValue,
+  parseFilters,
+  parseTimestamp,
+} from '@flotilla/docker-api';
+import type { ContainerCreated, ContainerWaited } from '@flotilla/docker-api';
 import { invalidArgument, isEngineError, notFound } from '@flotilla/errors';
 import { parsePlatform } from '@flotilla/oci';
 import { container as proto, timestampFromNs } from '@flotilla/proto';
 import type { common, container } from '@flotilla/proto';
-import { parseTimestamp } from '@flotilla/docker-api';
 import type { ApiCall } from '../http/api-call.js';
 import type { Route } from '../http/route-table.js';
 import { commitBody, createBody, updateBody } from '../json/container-bodies.js';
@@ -415,7 +421,7 @@ async function shownAsOver(
 }
 
 function finishWait(call: ApiCall, exitCode: number, error: string): void {
-  const body = { StatusCode: exitCode, ...(error === '' ? {} : { Error: { Message: error } }) };
+  const body: ContainerWaited = { StatusCode: exitCode, ...(error === '' ? {} : { Error: { Message: error } }) };
   if (call.res.headersSent) call.res.end(`${JSON.stringify(body)}\n`);
   else call.json(200, body);
 }

@@ -56,11 +56,6 @@ export function isLive(state: ContainerState): boolean {
   return state === 'running' || state === 'paused';
 }
 
-/** What inspect shows as `State.Running`: a paused or restarting container counts. */
-export function countsAsRunning(state: ContainerState): boolean {
-  return isLive(state) || state === 'restarting';
-}
-
 /** Whether `wait` with condition `not-running` is over. */
 export function isNotRunning(state: ContainerState): boolean {
   return !isLive(state) && state !== 'restarting';
