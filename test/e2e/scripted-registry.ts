@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer, type ServerOptions } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { sha256, type FixtureImage } from '@flotilla/testkit';
 
@@ -24,32 +25,36 @@ export interface ScriptedRegistry extends AsyncDisposable {
   intercept: (request: IncomingMessage, response: ServerResponse) => boolean;
 }
 
-/** Start it on a port of the loopback of this thread's network namespace. */
-export async function startScriptedRegistry(): Promise<ScriptedRegistry> {
+/** Start it on a free port of an address (of loopback by default) in this thread's network namespace. */
+export async function startScriptedRegistry(
+  options: { host?: string; tls?: ServerOptions } = {},
+): Promise<ScriptedRegistry> {
+  const host = options.host ?? '127.0.0.1';
   const answers = new Map<string, ScriptedAnswer>();
   const handlers = { intercept: (_request: IncomingMessage, _response: ServerResponse): boolean => false };
-  const server = createServer((request, response) => {
+  const answer = (request: IncomingMessage, response: ServerResponse): void => {
     if (handlers.intercept(request, response)) return;
     const path = (request.url ?? '').split('?')[0] ?? '';
     if (path === '/v2/') {
       response.end('{}');
       return;
     }
-    const answer = answers.get(path);
-    if (answer === undefined) {
+    const found = answers.get(path);
+    if (found === undefined) {
       const code = path.includes('/blobs/') ? 'BLOB_UNKNOWN' : 'MANIFEST_UNKNOWN';
       response.writeHead(404, { 'content-type': 'application/json' });
       response.end(JSON.stringify({ errors: [{ code, message: code.toLowerCase().replace('_', ' ') }] }));
       return;
     }
     response.writeHead(200, {
-      'content-type': answer.type,
-      'content-length': answer.bytes.length,
-      ...(answer.digest === undefined ? {} : { 'docker-content-digest': answer.digest }),
+      'content-type': found.type,
+      'content-length': found.bytes.length,
+      ...(found.digest === undefined ? {} : { 'docker-content-digest': found.digest }),
     });
-    response.end(request.method === 'HEAD' ? undefined : answer.bytes);
-  });
-  server.listen(0, '127.0.0.1');
+    response.end(request.method === 'HEAD' ? undefined : found.bytes);
+  };
+  const server = options.tls === undefined ? createServer(answer) : createTlsServer(options.tls, answer);
+  server.listen(0, host);
   await once(server, 'listening');
 
   const manifest: ScriptedRegistry['manifest'] = (name, reference, bytes, type) => {
@@ -61,7 +66,7 @@ export async function startScriptedRegistry(): Promise<ScriptedRegistry> {
     answers.set(`/v2/${name}/blobs/${digest}`, { bytes, type: 'application/octet-stream' });
   };
   return {
-    address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
+    address: `${host}:${(server.address() as AddressInfo).port}`,
     manifest,
     blob,
     image(name, { configJson, manifestJson, manifestType, layers }) {

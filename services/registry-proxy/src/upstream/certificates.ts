@@ -1,4 +1,4 @@
-import { readFile, readdir } from 'node:fs/promises';
+import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { rootCertificates } from 'node:tls';
 import { invalidArgument } from '@flotilla/errors';
@@ -44,6 +44,21 @@ export async function readCertificates(directory: string, host: string): Promise
     }
   }
   return { authorities, client };
+}
+
+/** Another text whenever `readCertificates` may give something else. */
+export async function certificatesVersion(directory: string, host: string): Promise<string> {
+  const folder = join(directory, host);
+  try {
+    const names = (await readdir(folder)).sort();
+    const files = await Promise.all(names.map((name) => stat(join(folder, name))));
+    return files
+      .map(({ ino, size, mtimeMs, ctimeMs }, at) => [names[at], ino, size, mtimeMs, ctimeMs].join())
+      .join('/');
+  } catch {
+    // Not there, or just being changed: reading it says what is wrong.
+    return '';
+  }
 }
 
 let systemAuthorities: Promise<readonly string[]> | undefined;

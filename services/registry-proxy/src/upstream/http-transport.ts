@@ -1,5 +1,5 @@
 import type { Dispatcher } from 'undici';
-import { readCertificates, trustedAuthorities } from './certificates.js';
+import { certificatesVersion, readCertificates, trustedAuthorities } from './certificates.js';
 import { RegistryError, readRegistryError } from './registry-error.js';
 import { toTransportError } from './transport-error.js';
 
@@ -49,7 +49,7 @@ const redirects = new Set([301, 302, 303, 307, 308]);
 /** HTTP for registries: an agent per host with its certificates, bounded waits, redirects without credentials. */
 export class HttpTransport implements AsyncDisposable {
   readonly #options: TransportOptions;
-  readonly #agents = new Map<string, Promise<Dispatcher>>();
+  readonly #agents = new Map<string, { readonly certificates: string; readonly agent: Promise<Dispatcher> }>();
 
   constructor(options: TransportOptions) {
     this.#options = options;
@@ -115,14 +115,19 @@ export class HttpTransport implements AsyncDisposable {
     }
   }
 
-  #agent(url: URL, verifyTls: boolean): Promise<Dispatcher> {
+  /** As dockerd, certificates are looked at for every request: what was put into certs.d counts at once. */
+  async #agent(url: URL, verifyTls: boolean): Promise<Dispatcher> {
     const key = `${url.origin} ${verifyTls}`;
-    let agent = this.#agents.get(key);
-    if (agent === undefined) {
-      agent = this.#makeAgent(url, verifyTls);
-      this.#agents.set(key, agent);
-      agent.catch(() => this.#agents.delete(key));
-    }
+    const { certsDir } = this.#options;
+    const certificates = url.protocol === 'https:' ? await certificatesVersion(certsDir, url.host) : '';
+    const known = this.#agents.get(key);
+    if (known?.certificates === certificates) return known.agent;
+    if (known !== undefined) closeWhenDone(known.agent);
+    const agent = this.#makeAgent(url, verifyTls);
+    this.#agents.set(key, { certificates, agent });
+    agent.catch(() => {
+      if (this.#agents.get(key)?.agent === agent) this.#agents.delete(key);
+    });
     return agent;
   }
 
@@ -146,7 +151,7 @@ export class HttpTransport implements AsyncDisposable {
 
   /** Forget certificates and connections, e.g. after a change of certs.d. What runs goes on. */
   reset(): Promise<void> {
-    for (const agent of this.#agents.values()) void agent.then((it) => it.close()).catch(() => undefined);
+    for (const { agent } of this.#agents.values()) closeWhenDone(agent);
     this.#agents.clear();
     return Promise.resolve();
   }
@@ -154,8 +159,13 @@ export class HttpTransport implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     const agents = [...this.#agents.values()];
     this.#agents.clear();
-    await Promise.allSettled(agents.map(async (agent) => (await agent).destroy()));
+    await Promise.allSettled(agents.map(async ({ agent }) => (await agent).destroy()));
   }
+}
+
+/** What it carries goes on to its end. */
+function closeWhenDone(agent: Promise<Dispatcher>): void {
+  agent.then((it) => it.close()).catch(() => undefined);
 }
 
 const verb = (method: string): string => method.slice(0, 1) + method.slice(1).toLowerCase();

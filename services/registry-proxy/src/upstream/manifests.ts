@@ -40,8 +40,9 @@ export class Manifests {
       try {
         return await this.#fetchOnce(request);
       } catch (error) {
-        // A registry that cannot be reached at all is told at once, as by dockerd.
-        const isHopeless = !isRetryable(error) || (error instanceof TransportError && error.isUnreachable);
+        // A registry that cannot be reached or does not answer is told of at once, as by dockerd.
+        const isSilent = error instanceof TransportError && (error.isUnreachable || error.isTimeout);
+        const isHopeless = !isRetryable(error) || isSilent;
         if (attempt >= this.#retry.attempts || isHopeless) throw error;
         await backoff(this.#retry, attempt, error, request.signal);
       }

@@ -28,12 +28,18 @@ export class TransportError extends Error {
   readonly isRetryable: boolean;
   /** There was no connection at all: no such name, refused, no route. */
   readonly isUnreachable: boolean;
+  /** It had its time. */
+  readonly isTimeout: boolean;
 
-  constructor(message: string, options: { isRetryable: boolean; isUnreachable?: boolean; cause?: unknown }) {
+  constructor(
+    message: string,
+    options: { isRetryable: boolean; isUnreachable?: boolean; isTimeout?: boolean; cause?: unknown },
+  ) {
     super(message, { cause: options.cause });
     this.name = 'TransportError';
     this.isRetryable = options.isRetryable;
     this.isUnreachable = options.isUnreachable ?? false;
+    this.isTimeout = options.isTimeout ?? false;
   }
 }
 

@@ -37,6 +37,7 @@ const phrases: ReadonlyMap<string, (host: string) => string> = new Map([
   ['ERR_SSL_SSLV3_ALERT_BAD_CERTIFICATE', () => 'remote error: tls: bad certificate'],
 ]);
 const lasting = new Set(['ENOTFOUND', 'EPROTO']);
+const timeouts = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT']);
 const unreachable = new Set([
   'ECONNREFUSED',
   'EHOSTUNREACH',
@@ -57,6 +58,7 @@ export function toTransportError(error: unknown, method: string, url: URL): Tran
   return new TransportError(`${verb} "${withoutSecrets(url)}": ${text}`, {
     isRetryable: !certificate && !lasting.has(code),
     isUnreachable: unreachable.has(code),
+    isTimeout: timeouts.has(code),
     cause: error,
   });
 }
