@@ -1,5 +1,5 @@
 import type { LogBatch } from '../logs/log-config.js';
-import type { OutputSink } from '../logs/log-worker.js';
+import type { OutputSink } from '../logs/log-thread.js';
 import { DetachScanner } from './detach-scanner.js';
 import type { AttachOptions, AttachSession, StreamOptions } from './runtime.js';
 import type { StdinWriter } from './stdin-writer.js';

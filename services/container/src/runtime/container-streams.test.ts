@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { LogBatch } from '../logs/log-config.js';
-import type { OutputListener, OutputSink } from '../logs/log-worker.js';
+import type { OutputListener, OutputSink } from '../logs/log-thread.js';
 import type { Run } from './attach-session.js';
 import { Streams } from './container-streams.js';
 import type { AttachSession } from './runtime.js';

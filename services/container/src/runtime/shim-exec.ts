@@ -1,4 +1,4 @@
-import type { LogWorker, OutputSink } from '../logs/log-worker.js';
+import type { LogThread, OutputSink } from '../logs/log-thread.js';
 import type { Run } from './attach-session.js';
 import { Streams } from './container-streams.js';
 import { exitCodeOfRuntimeError } from './runtime-errors.js';
@@ -13,7 +13,7 @@ const DRAIN_LIMIT_MS = 2000;
 export interface ExecHost {
   readonly client: ShimClient;
   readonly bundle: string;
-  readonly logWorker: LogWorker;
+  readonly logThread: LogThread;
   /** The container's exit: an exec does not outlive it. */
   readonly containerExited: Promise<TaskExit>;
 }
@@ -50,7 +50,7 @@ export class ShimExec implements RuntimeExec {
     const fifos = TaskFifos.make(host.bundle, `exec-${input.execId}-`, input.terminal, input.stdin);
     let sink: OutputSink | undefined;
     try {
-      sink = await host.logWorker.openSink({
+      sink = await host.logThread.openSink({
         log: { driver: 'none', path: '' },
         resume: false,
         terminal: input.terminal,

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Logger } from '@flotilla/log';
 import { shim } from '@flotilla/proto';
 import type { LogReader, LogSinkConfig } from '../logs/log-config.js';
-import { LogWorker, type OutputSink } from '../logs/log-worker.js';
+import { LogThread, type OutputSink } from '../logs/log-thread.js';
 import { Streams } from './container-streams.js';
 import { OomCounter } from './oom-counter.js';
 import { PreparedShim } from './prepared-shim.js';
@@ -50,7 +50,7 @@ const DEFAULT_SHIM = '/usr/bin/containerd-shim-runc-v2';
 export class ShimRuntime implements Runtime {
   readonly #program: ShimProgram;
   readonly #log: Logger;
-  readonly #logWorker: LogWorker;
+  readonly #logThread: LogThread;
   readonly #streams = new Map<string, Streams>();
   readonly #tasks = new Map<string, ShimTask>();
   readonly #prepared = new Map<string, { shim: Promise<PreparedShim>; bundle: string }>();
@@ -63,7 +63,7 @@ export class ShimRuntime implements Runtime {
     const { execRoot, shimPath = DEFAULT_SHIM, log, onFatal } = options;
     this.#program = { path: shimPath, execRoot, eventsPath: join(execRoot, 'shim-events.sock') };
     this.#log = log;
-    this.#logWorker = new LogWorker(log, onFatal);
+    this.#logThread = new LogThread(log, onFatal);
     this.#shimCgroups = new ShimCgroups((error) =>
       log.warn({ err: error }, 'shim stays in the cgroup of this service'),
     );
@@ -107,7 +107,7 @@ export class ShimRuntime implements Runtime {
       this.#prepared.delete(id);
       prepared = await preparing;
       const { client, fifos, started } = prepared;
-      sink = await this.#logWorker.openSink({ log: input.log, resume: false, terminal, ...prepared.takeOutput() });
+      sink = await this.#logThread.openSink({ log: input.log, resume: false, terminal, ...prepared.takeOutput() });
       if (input.openStdin) stdin = new StdinWriter(fifos.io.stdin, () => client.closeStdin());
       const pid = await client.create(bundle, fifos.io, {
         binaryName: input.runtimeBinary,
@@ -148,7 +148,7 @@ export class ShimRuntime implements Runtime {
     const fifos = TaskFifos.existing(bundle, '', input.terminal);
     const connected = client;
     try {
-      const sink = await this.#logWorker.openSink({
+      const sink = await this.#logThread.openSink({
         log: input.log,
         resume: true,
         terminal: input.terminal,
@@ -186,7 +186,7 @@ export class ShimRuntime implements Runtime {
   }
 
   openLogReader(config: LogSinkConfig): LogReader {
-    return this.#logWorker.openReader(config);
+    return this.#logThread.openReader(config);
   }
 
   onOom(listener: (id: string) => void): () => void {
@@ -198,7 +198,7 @@ export class ShimRuntime implements Runtime {
     await Promise.all([...this.#prepared.keys()].map((id) => this.abandon(id)));
     await Promise.all([...this.#tasks.values()].map((task) => task.release()));
     for (const streams of this.#streams.values()) streams.detachAll();
-    await this.#logWorker.close();
+    await this.#logThread.close();
     await this.#events?.close();
   }
 
@@ -223,7 +223,7 @@ export class ShimRuntime implements Runtime {
       terminal,
       log,
       oom: new OomCounter(parts.pid),
-      logWorker: this.#logWorker,
+      logThread: this.#logThread,
       cleanup: () => this.#removeLeftovers(id, bundle),
       forget: () => {
         if (this.#tasks.get(id) === task) this.#tasks.delete(id);

@@ -1,6 +1,6 @@
 import { conflict, notFound } from '@flotilla/errors';
 import type { LogSinkConfig } from '../logs/log-config.js';
-import type { LogWorker, OutputSink } from '../logs/log-worker.js';
+import type { LogThread, OutputSink } from '../logs/log-thread.js';
 import type { Run } from './attach-session.js';
 import type { Streams } from './container-streams.js';
 import type { OomCounter } from './oom-counter.js';
@@ -30,7 +30,7 @@ export interface ShimTaskParts {
   readonly stdin: StdinWriter | undefined;
   readonly streams: Streams;
   readonly oom: OomCounter;
-  readonly logWorker: LogWorker;
+  readonly logThread: LogThread;
   /** Kill and remove what a dead shim left. */
   readonly cleanup: () => Promise<void>;
   /** The task is gone. */
@@ -67,7 +67,7 @@ export class ShimTask implements RuntimeTask {
       sink: parts.sink,
       stdin: parts.stdin,
       readLog: (wanted, position) =>
-        parts.logWorker.readUntil(
+        parts.logThread.readUntil(
           parts.log.path,
           { ...wanted, terminal: parts.terminal, timestamps: false, details: false, follow: false },
           position,
@@ -122,8 +122,8 @@ export class ShimTask implements RuntimeTask {
   }
 
   async exec(input: ExecTask): Promise<RuntimeExec> {
-    const { client, bundle, logWorker } = this.#parts;
-    const exec = await ShimExec.prepare({ client, bundle, logWorker, containerExited: this.exited }, input);
+    const { client, bundle, logThread } = this.#parts;
+    const exec = await ShimExec.prepare({ client, bundle, logThread, containerExited: this.exited }, input);
     this.#execs.add(exec);
     void exec.exited.then(() => this.#execs.delete(exec));
     return exec;

@@ -3,17 +3,17 @@ import { join } from 'node:path';
 import { silentLogger } from '@flotilla/log';
 import { hasCode, mkfifo } from '@flotilla/sys';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { LogWorker, type OutputSink } from '../../src/logs/log-worker.js';
+import { LogThread, type OutputSink } from '../../src/logs/log-thread.js';
 import { makeTestRoot, removeTestRoot } from './bundle.js';
 
 describe('the output of a run on its way to attachments', () => {
   let root: string;
-  let worker: LogWorker;
+  let worker: LogThread;
   let count = 0;
 
   beforeAll(() => {
     root = makeTestRoot();
-    worker = new LogWorker(silentLogger(), (error) => expect.unreachable(error.message));
+    worker = new LogThread(silentLogger(), (error) => expect.unreachable(error.message));
   });
   afterAll(async () => {
     await worker.close();

@@ -39,7 +39,7 @@ export interface OutputSink {
 }
 
 /** The thread that moves all containers' output; started on first use. */
-export class LogWorker {
+export class LogThread {
   readonly #log: Logger;
   readonly #onFailure: (error: Error) => void;
   #worker: Worker | undefined;
