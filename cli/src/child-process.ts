@@ -20,6 +20,8 @@ export interface KeptProcessOptions {
   readonly command: () => Command | Promise<Command>;
   /** Called after each start and each end. */
   readonly onChange: () => void;
+  /** Called when the process writes on the pipe that ends with the launcher: it serves. */
+  readonly onServing?: () => void;
   /** Gets standard error; passed through to the launcher's own when absent. */
   readonly onStderr?: (stream: NodeJS.ReadableStream) => void;
 }
@@ -33,7 +35,7 @@ const killAfterMs = 12_000;
 /**
  * A child process that is started again whenever it ends: at once the first time, then after a growing pause.
  *
- * Its descriptor 3 is a pipe that ends with the launcher. It leads a session of its own, so that Ctrl-C in a terminal
+ * Its descriptor 3 is a pipe that ends with the launcher, and on which it may say that it serves. It leads a session of its own, so that Ctrl-C in a terminal
  * reaches the launcher only.
  */
 export class KeptProcess {
@@ -63,6 +65,7 @@ export class KeptProcess {
   }
 
   start(): void {
+    if (this.#isStopping) return;
     this.#ended = this.#keepRunning();
   }
 
@@ -105,7 +108,7 @@ export class KeptProcess {
 
   /** @returns how it ended. */
   async #runOnce(): Promise<string> {
-    const { command, onChange, onStderr } = this.#options;
+    const { command, onChange, onServing, onStderr } = this.#options;
     let child: ChildProcess;
     try {
       const { file, args, env } = await command();
@@ -121,6 +124,7 @@ export class KeptProcess {
     this.#child = child;
     this.#identity = child.pid === undefined ? undefined : identify(child.pid);
     child.stdio[3]?.on('error', () => undefined);
+    if (onServing !== undefined) child.stdio[3]?.once('data', onServing);
     if (child.stderr !== null) onStderr?.(child.stderr);
     const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
     if (this.#isStopping) child.kill('SIGTERM');

@@ -23,8 +23,7 @@ export async function mountSharedDirectories(directories: readonly string[]): Pr
   await Promise.all(
     directories.map(async (dir) => {
       mkdirSync(dir, { recursive: true, mode: 0o711 });
-      if (!mounted.has(dir)) await run('mount', ['--bind', dir, dir]);
-      await run('mount', ['--make-rshared', dir]);
+      await run('mount', mounted.has(dir) ? ['--make-rshared', dir] : ['--bind', '--make-rshared', dir, dir]);
     }),
   );
 }

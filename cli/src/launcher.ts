@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { serviceAddress, serviceFiles, serviceNames } from '@flotilla/config';
 import type { DaemonSettings, NatsSettings, ServiceName } from '@flotilla/config';
@@ -12,12 +13,14 @@ import { lockDirectory } from './engine-lock.js';
 import { mountSharedDirectories, sharedDirectories, unmountSharedDirectories } from './engine-mounts.js';
 import { dataRecordPath, readState, removeState, statePath, writePrivateFile, writeState } from './engine-state.js';
 import type { ProcessState } from './engine-state.js';
-import { checkHealth, healthClient, watchHealth } from './health-watch.js';
-import type { Health } from './health-watch.js';
-import { answersTcp, startNatsServer } from './nats-server.js';
+import type { HealthClient } from './health-check.js';
+import { Bell, intervalMs, watchHealth } from './health-watch.js';
+import type { Health, HealthWatchOptions } from './health-watch.js';
+import { answersTcp, prepareNatsServer } from './nats-server.js';
 import { identify, waitForEnd } from './process-identity.js';
 import type { ProcessIdentity } from './process-identity.js';
 import { startOrder, stopOrder } from './start-order.js';
+import type { StartOrder } from './start-order.js';
 
 export interface LauncherOptions {
   readonly settings: DaemonSettings;
@@ -36,6 +39,8 @@ export interface RunningEngine extends AsyncDisposable {
 }
 
 const orphanLimitMs = 7000;
+// A first service that takes longer (a big store, a fault) does not hold up the rest.
+const firstLimitMs = 1000;
 
 /**
  * Start every process of an engine and keep them running.
@@ -99,31 +104,36 @@ class Engine {
   readonly #watching = new AbortController();
   readonly #background: Promise<void>[] = [];
   #natsUrl = '';
-  #setReady: () => void = () => undefined;
-  #isStarted = false;
+  readonly #healthListeners = new Set<() => void>();
+  #isPrepared = false;
 
   constructor(options: LauncherOptions, engineId: string) {
     this.#options = options;
     this.#engineId = engineId;
-    this.#services = startOrder(serviceNames.filter((name) => !options.settings.remoteServices.has(name)));
-    this.ready = new Promise((resolve) => (this.#setReady = resolve));
+    this.#services = serviceNames.filter((name) => !options.settings.remoteServices.has(name));
+    this.ready = this.#serving(this.#services);
   }
 
   async start(): Promise<void> {
-    const { settings, version, log } = this.#options;
+    const { settings, version, log, isolateMounts } = this.#options;
     const { dataRoot, execRoot } = settings;
-    const [nats] = await Promise.all([
-      this.#startNats(),
-      mountSharedDirectories(sharedDirectories(dataRoot, execRoot)),
-    ]);
+    const nats = await this.#prepareNats();
     const files = serviceFiles(settings, { version, engineId: this.#engineId, nats });
-    this.#isStarted = true;
     for (const service of this.#services) {
       const file = join(execRoot, 'config', `${service}.json`);
       writePrivateFile(file, JSON.stringify(files[service], undefined, 2));
-      this.#keep(service, file);
+      this.#prepare(service, file);
     }
-    if (nats !== null) this.#background.push(this.#ensureStream(nats));
+    this.#isPrepared = true;
+
+    const shared = sharedDirectories(dataRoot, execRoot);
+    if (isolateMounts) await mountSharedDirectories(shared);
+    const order = startOrder(this.#services);
+    this.#startAll(order.gateway);
+    if (!isolateMounts) await mountSharedDirectories(shared);
+    this.#startAll(order.first);
+    this.#processes.get('nats-server')?.start();
+    this.#background.push(this.#startRest(order, nats));
     if (settings.pidfile !== undefined) writeFileSync(settings.pidfile, String(process.pid));
     for (const notice of settings.notices) log.warn(notice);
   }
@@ -141,43 +151,79 @@ class Engine {
     removeState(settings);
   }
 
-  async #startNats(): Promise<NatsSettings | null> {
+  #startAll(services: readonly ServiceName[]): void {
+    for (const service of services) this.#processes.get(service)?.start();
+  }
+
+  async #startRest({ gateway, first, rest }: StartOrder, nats: NatsSettings): Promise<void> {
+    const { signal } = this.#watching;
+    const limit = delay(firstLimitMs, undefined, { signal }).catch(() => undefined);
+    await Promise.race([this.#serving([...gateway, ...first]), limit]);
+    if (signal.aborted) return;
+    this.#startAll(rest);
+    await this.#ensureStream(nats);
+  }
+
+  /** Resolves when all of them have said that they serve. */
+  #serving(services: readonly ServiceName[]): Promise<void> {
+    return new Promise((resolve) => {
+      const look = () => {
+        if (!services.every((name) => this.#health.get(name) === 'SERVING')) return;
+        this.#healthListeners.delete(look);
+        resolve();
+      };
+      this.#healthListeners.add(look);
+      look();
+    });
+  }
+
+  async #prepareNats(): Promise<NatsSettings> {
     const { settings, log } = this.#options;
     if (settings.nats !== undefined) return settings.nats;
-    const nats = await startNatsServer({ ...settings, log, onChange: () => this.#record() });
-    this.#processes.set('nats-server', nats.process);
-    this.#natsUrl = nats.settings.url;
+    const nats = await prepareNatsServer({ ...settings, log, onChange: () => this.#record() });
     const { url } = nats.settings;
-    this.#watch(nats.process, async () => ((await answersTcp(url)) ? 'SERVING' : 'UNREACHABLE'));
+    this.#natsUrl = url;
+    this.#processes.set('nats-server', nats.process);
+    this.#watch(nats.process, {
+      check: async () => ((await answersTcp(url)) ? 'SERVING' : 'UNREACHABLE'),
+      serves: new Bell(),
+      startIntervalMs: 50,
+    });
     return nats.settings;
   }
 
-  #keep(service: ServiceName, configFile: string): void {
+  #prepare(service: ServiceName, configFile: string): void {
     const { bundleDir, log, settings, isolateMounts } = this.#options;
     const program = join(bundleDir, `${service}.js`);
     if (!existsSync(program)) throw internal(`${program} is missing`);
     const command = [process.execPath, ...nodeFlags, program, '--config', configFile, '--parent-fd', '3'];
     const [file = '', ...args] = isolateMounts ? isolated(command, settings) : command;
+    const serves = new Bell();
     const kept = new KeptProcess({
       name: service,
       log,
       command: () => ({ file, args, env: serviceEnvironment() }),
       onChange: () => this.#record(),
+      onServing: () => serves.ring(),
     });
     this.#processes.set(service, kept);
-    kept.start();
-    const client = healthClient(serviceAddress(settings, service), log);
-    this.#watch(
-      kept,
-      () => checkHealth(client),
-      () => client.close(),
-    );
+    let client: HealthClient | undefined;
+    const check = async (): Promise<Health> => {
+      // Loaded with the first question, long after the start: a service says by itself that it serves.
+      const { checkHealth, healthClient } = await import('./health-check.js');
+      client ??= healthClient(serviceAddress(settings, service), log);
+      return checkHealth(client);
+    };
+    this.#watch(kept, { check, serves, startIntervalMs: intervalMs, close: () => client?.close() });
   }
 
-  #watch(kept: KeptProcess, check: () => Promise<Health>, close: () => void = () => undefined): void {
+  #watch(
+    kept: KeptProcess,
+    asking: Pick<HealthWatchOptions, 'check' | 'serves' | 'startIntervalMs'> & { close?: () => void },
+  ): void {
     const { log } = this.#options;
     const watching = watchHealth({
-      check,
+      ...asking,
       pid: () => kept.identity?.pid,
       onSilent: () => {
         log.error({ process: kept.name, pid: kept.identity?.pid }, 'process answers no health check, killing it');
@@ -187,11 +233,11 @@ class Engine {
         log.debug({ process: kept.name, health }, 'health changed');
         this.#health.set(kept.name, health);
         this.#record();
-        if (this.#services.every((name) => this.#health.get(name) === 'SERVING')) this.#setReady();
+        for (const look of this.#healthListeners) look();
       },
       signal: this.#watching.signal,
     });
-    this.#background.push(watching.finally(close));
+    this.#background.push(watching.finally(() => asking.close?.()));
   }
 
   /** Make the stream of all events. Until then they wait in the outboxes. */
@@ -216,7 +262,7 @@ class Engine {
   #record(): void {
     const { settings, version } = this.#options;
     const launcher = identify(process.pid);
-    if (launcher === undefined || !this.#isStarted) return;
+    if (launcher === undefined || !this.#isPrepared) return;
     writeState({
       launcher,
       version,

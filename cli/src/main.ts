@@ -9,7 +9,6 @@ import { invalidArgument, isEngineError, messageOf } from '@flotilla/errors';
 import { createLogger } from '@flotilla/log';
 import { examineMachine } from './doctor.js';
 import { startEngine } from './launcher.js';
-import { engineStatus, renderStatus } from './status.js';
 
 declare const FLOTILLA_VERSION: string | undefined;
 const version = typeof FLOTILLA_VERSION === 'string' ? FLOTILLA_VERSION : '0.0.0';
@@ -90,6 +89,8 @@ async function status(argv: readonly string[]): Promise<number> {
     options: { json: { type: 'boolean' }, 'exec-root': { type: 'string' } },
   });
   const execRoot = values['exec-root'] ?? '/run/flotilla';
+  // With it comes gRPC, which `up` does not need at its start.
+  const { engineStatus, renderStatus } = await import('./status.js');
   const found = await engineStatus(execRoot);
   if (found === undefined) {
     console.error(`no engine runs with exec root ${execRoot}`);

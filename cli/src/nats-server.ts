@@ -1,16 +1,13 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { setTimeout as delay } from 'node:timers/promises';
 import type { NatsSettings } from '@flotilla/config';
-import { unavailable } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { KeptProcess } from './child-process.js';
 import { writePrivateFile } from './engine-state.js';
-
-const portLimitMs = 5000;
 
 /** The engine's own nats-server with JetStream, on a loopback port. */
 export interface NatsServer {
@@ -19,12 +16,11 @@ export interface NatsServer {
 }
 
 /**
- * Start the private nats-server and keep it running. Its port is the one of the last start if that is free; services
- * hold the address for as long as they live, so later restarts use the same one.
- *
- * @throws EngineError `unavailable` when a first start tells no port.
+ * The private nats-server, to be started by the caller. Its port is the one of the last start if that is free, and
+ * chosen here: nobody waits for the server to tell it. Services hold the address for as long as they live, so restarts
+ * use the same one.
  */
-export async function startNatsServer(options: {
+export async function prepareNatsServer(options: {
   readonly dataRoot: string;
   readonly execRoot: string;
   readonly log: Logger;
@@ -38,10 +34,9 @@ export async function startNatsServer(options: {
   mkdirSync(storeDir, { recursive: true, mode: 0o700 });
   const credentials = { user: 'flotilla', pass: randomBytes(24).toString('hex') };
   const configFile = join(runDir, 'nats-server.conf');
-  let port = await savedPort(portFile);
+  const port = (await savedPort(portFile)) ?? (await listenBriefly(0));
   const command = () => {
-    for (const name of readdirSync(runDir)) if (name.endsWith('.ports')) rmSync(join(runDir, name));
-    writePrivateFile(configFile, natsConfig({ port: port ?? -1, runDir, storeDir, ...credentials }));
+    writePrivateFile(configFile, natsConfig({ port, storeDir, ...credentials }));
     // The kernel ends it together with the launcher: it knows nothing of the launcher's pipe.
     return {
       file: 'setpriv',
@@ -58,22 +53,14 @@ export async function startNatsServer(options: {
       createInterface(stream).on('line', (line) => forwardLine(line, log));
     },
   });
-  child.start();
-  try {
-    port ??= await announcedPort(runDir);
-  } catch (error) {
-    await child.stop();
-    throw error;
-  }
   writePrivateFile(portFile, String(port));
   return { process: child, settings: { url: `nats://127.0.0.1:${port}`, ...credentials } };
 }
 
-function natsConfig(options: { port: number; user: string; pass: string; runDir: string; storeDir: string }): string {
+function natsConfig(options: { port: number; user: string; pass: string; storeDir: string }): string {
   return [
     `listen: "127.0.0.1:${options.port}"`,
     'server_name: flotilla',
-    `ports_file_dir: ${JSON.stringify(options.runDir)}`,
     `authorization { user: ${JSON.stringify(options.user)}, password: ${JSON.stringify(options.pass)} }`,
     `jetstream { store_dir: ${JSON.stringify(options.storeDir)}, max_memory_store: 16MB, max_file_store: 1GB }`,
     'max_payload: 1MB',
@@ -85,37 +72,19 @@ async function savedPort(portFile: string): Promise<number | undefined> {
   if (!existsSync(portFile)) return undefined;
   const port = Number(readFileSync(portFile, 'utf8'));
   if (!Number.isInteger(port) || port < 1 || port > 65535) return undefined;
-  return (await isFree(port)) ? port : undefined;
+  return listenBriefly(port).catch(() => undefined);
 }
 
-function isFree(port: number): Promise<boolean> {
-  return new Promise((resolve) => {
+/** @returns the port, a free one for 0. @throws when it is taken */
+function listenBriefly(port: number): Promise<number> {
+  return new Promise((resolve, reject) => {
     const server = createServer();
-    server.once('error', () => resolve(false));
-    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => server.close(() => resolve(true)));
+    server.once('error', reject);
+    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => {
+      const { port: bound } = server.address() as AddressInfo;
+      server.close(() => resolve(bound));
+    });
   });
-}
-
-/** Wait for the ports file: `{"nats": ["nats://127.0.0.1:38123"], ...}`. */
-async function announcedPort(runDir: string): Promise<number> {
-  const deadline = performance.now() + portLimitMs;
-  while (performance.now() < deadline) {
-    const name = readdirSync(runDir).find((each) => each.endsWith('.ports'));
-    const port = name === undefined ? undefined : readPort(join(runDir, name));
-    if (port !== undefined) return port;
-    await delay(5);
-  }
-  throw unavailable(`nats-server did not start within ${portLimitMs} ms`);
-}
-
-function readPort(path: string): number | undefined {
-  try {
-    const { nats } = JSON.parse(readFileSync(path, 'utf8')) as { nats?: string[] };
-    const port = /:(\d+)$/.exec(nats?.[0] ?? '')?.[1];
-    return port === undefined ? undefined : Number(port);
-  } catch {
-    return undefined; // being written
-  }
 }
 
 /** `[pid] 2026/01/02 03:04:05.678901 [INF] text` into the one log of the engine. */

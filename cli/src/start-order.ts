@@ -10,20 +10,32 @@ export const calls: Readonly<Record<ServiceName, readonly ServiceName[]>> = {
   'registry-proxy': [],
 };
 
-/**
- * Who is started when: the gateway at once, so that /_ping answers while the rest comes up; then callees before callers.
- * Nobody waits for anybody's health: calls to a service that is not there yet are repeated.
- */
-export function startOrder(services: readonly ServiceName[]): ServiceName[] {
-  const order: ServiceName[] = [];
+/** Who starts when, in turn. */
+export interface StartOrder {
+  /** At once; uses no shared mounts. */
+  readonly gateway: readonly ServiceName[];
+  /** When the shared mounts are there. With it the API tells of containers. */
+  readonly first: readonly ServiceName[];
+  /** When those serve, which until then have the processors for themselves; callees before callers. */
+  readonly rest: readonly ServiceName[];
+}
+
+/** Nobody needs anybody to be there: calls to a service that is down are repeated. */
+export function startOrder(services: readonly ServiceName[]): StartOrder {
+  const atTheFront: readonly ServiceName[] = ['api-gateway', 'container'];
+
+  const rest: ServiceName[] = [];
   const visit = (service: ServiceName) => {
-    if (order.includes(service)) return;
-    if (service !== 'api-gateway') for (const callee of calls[service]) visit(callee);
-    if (services.includes(service)) order.push(service);
+    if (rest.includes(service)) return;
+    for (const callee of calls[service]) visit(callee);
+    if (services.includes(service) && !atTheFront.includes(service)) rest.push(service);
   };
-  visit('api-gateway');
   for (const service of services) visit(service);
-  return order;
+  return {
+    gateway: services.filter((service) => service === 'api-gateway'),
+    first: services.filter((service) => service === 'container'),
+    rest,
+  };
 }
 
 /** Who is stopped together, in turn: callers before callees, so that nobody's call fails for want of its callee. */

@@ -1,7 +1,7 @@
 import { silentLogger } from '@flotilla/log';
 import { readState, statePath } from './engine-state.js';
 import type { ProcessState } from './engine-state.js';
-import { checkHealth, healthClient } from './health-watch.js';
+import { checkHealth, healthClient } from './health-check.js';
 import type { Health } from './health-watch.js';
 import { isAlive } from './process-identity.js';
 

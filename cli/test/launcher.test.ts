@@ -72,6 +72,7 @@ describe.runIf(process.getuid?.() === 0)('the launcher (needs root for its mount
 
   it('starts everything, tells its state, restarts what is killed, and stops in order', async () => {
     const running = await start();
+    await waitFor(async () => (await status('nats-server')).health === 'SERVING', { what: 'the bus' });
     const services = (await engineStatus(execRoot))?.services ?? [];
     expect(services.map(({ service }) => service).sort()).toEqual([...serviceNames, 'nats-server'].sort());
     expect(services.filter(({ health }) => health !== 'SERVING').map(({ service }) => service)).toEqual([]);

@@ -10,8 +10,10 @@ export interface NatsAddress {
   pass?: string | undefined;
 }
 
-const firstRetryMs = 100;
+const firstRetryMs = 50;
 const lastRetryMs = 2000;
+// NATS and its users start side by side.
+const quietMs = 2000;
 
 /**
  * A connection that comes back for ever. Every connection is a new one, so that whoever uses it starts from a known position;
@@ -76,6 +78,7 @@ export class NatsLink implements AsyncDisposable {
   async #run(): Promise<void> {
     let retryMs = firstRetryMs;
     let isReported = false;
+    let awaySince = performance.now();
     while (!this.#isStopped()) {
       try {
         const { url, user, pass } = this.#address;
@@ -93,9 +96,12 @@ export class NatsLink implements AsyncDisposable {
         retryMs = firstRetryMs;
         isReported = false;
         await this.#use(connection);
+        awaySince = performance.now();
       } catch (error) {
-        if (!isReported) this.#log.warn({ error: messageOf(error) }, 'nats is not reachable, trying on');
-        isReported = true;
+        if (!isReported && performance.now() - awaySince > quietMs) {
+          this.#log.warn({ error: messageOf(error) }, 'nats is not reachable, trying on');
+          isReported = true;
+        }
       }
       if (this.#isStopped()) return;
       await this.#pause(retryMs);

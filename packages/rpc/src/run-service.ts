@@ -48,6 +48,7 @@ export async function runService<N extends ServiceName>(
     }
     return die(err, 'start failed');
   }
+  parent?.write('serving\n');
   log.info({ pid: process.pid, tookMs: Math.round(performance.now() - startedAt) }, 'service started');
 
   if (!stop.signal.aborted) await once(stop.signal, 'abort');
@@ -83,9 +84,9 @@ function readArguments<N extends ServiceName>(service: N): { config: ServiceConf
   }
 }
 
-/** The launcher keeps the other end open as long as it lives. */
+/** The launcher keeps the other end open as long as it lives, and is told there that the service serves. */
 function watchParent(fd: number, stop: AbortController): Socket {
-  const socket = new Socket({ fd, readable: true, writable: false });
+  const socket = new Socket({ fd, readable: true, writable: true });
   const gone = () => stop.abort({ why: 'the launcher is gone', limitMs: orphanStopLimitMs });
   socket.once('close', gone);
   socket.on('error', () => undefined);
