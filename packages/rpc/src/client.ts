@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { Client, connectivityState, credentials as grpcCredentials } from '@grpc/grpc-js';
 import type {
   ChannelCredentials,
@@ -85,11 +86,13 @@ export function connect<D extends AnyServiceDefinition>(
 
 const firstRetryDelayMs = 10;
 const lastRetryDelayMs = 50;
+const socketPollMs = 10;
 
 class Connection {
   readonly #client: Client;
   readonly #clock: Clock | undefined;
   readonly #log: Logger;
+  readonly #socketPath: string | undefined;
 
   constructor(address: string, { credentials, clock, log }: ConnectOptions) {
     const target = grpcTarget(address);
@@ -101,6 +104,7 @@ class Connection {
       ...reconnectOptions,
       ...keepalive,
     });
+    this.#socketPath = isUnixAddress(address) ? target.slice('unix:'.length) : undefined;
     this.#clock = clock;
     this.#log = log;
   }
@@ -126,6 +130,7 @@ class Connection {
   async #unary(method: AnyMethod, request: unknown, options: UnaryCallOptions): Promise<unknown> {
     const attempts = new Attempts(method, options, this.#log);
     for (;;) {
+      await this.#socketThere(attempts);
       const result = await this.#unaryOnce(method, request, attempts);
       if (!('failure' in result)) return result.value;
       await this.#retryOrThrow(attempts, result.failure);
@@ -169,6 +174,7 @@ class Connection {
     let attempts = new Attempts(method, options, this.#log);
     let repeats = options.repeats ?? 0;
     for (;;) {
+      await this.#socketThere(attempts);
       attempts.throwIfCancelled();
       const call = this.#client.makeServerStreamRequest(
         method.path,
@@ -297,11 +303,27 @@ class Connection {
   async #ready(attempts: Attempts): Promise<void> {
     const channel = this.#client.getChannel();
     for (;;) {
+      await this.#socketThere(attempts);
       attempts.throwIfCancelled();
       if (channel.getConnectivityState(true) === connectivityState.READY) return;
       if (!attempts.mayWait()) throw attempts.notAvailable();
-      await attempts.pause();
+      await attempts.pauseLonger();
     }
+  }
+
+  /** Wait for the socket file of a service that has not started yet: looking is cheaper than connecting. */
+  async #socketThere(attempts: Attempts): Promise<void> {
+    while (this.#isSocketMissing()) {
+      attempts.throwIfCancelled();
+      if (!attempts.mayWait(socketPollMs)) throw attempts.notAvailable();
+      await attempts.pause(socketPollMs);
+    }
+  }
+
+  #isSocketMissing(): boolean {
+    if (this.#socketPath === undefined) return false;
+    const isConnected = this.#client.getChannel().getConnectivityState(false) === connectivityState.READY;
+    return !isConnected && !existsSync(this.#socketPath);
   }
 
   async #retryOrThrow(attempts: Attempts, { error, fromService }: CallFailure): Promise<void> {
@@ -312,7 +334,7 @@ class Connection {
       (error.kind === 'internal' && this.#client.getChannel().getConnectivityState(false) !== connectivityState.READY);
     if (fromService || attempts.isCancelled() || !broken) throw error;
     if (!attempts.mayWait()) throw error.kind === 'unavailable' ? error : attempts.notAvailable(error);
-    await attempts.pause();
+    await attempts.pauseLonger();
     attempts.throwIfCancelled();
   }
 }
@@ -389,14 +411,19 @@ class Attempts {
     return unavailable(`the ${area} service is not available`, { cause });
   }
 
-  mayWait(): boolean {
-    return Date.now() + this.#delayMs < this.#retryUntil;
+  mayWait(delayMs = this.#delayMs): boolean {
+    return Date.now() + delayMs < this.#retryUntil;
   }
 
-  async pause(): Promise<void> {
+  /** Each time longer than the last. */
+  async pauseLonger(): Promise<void> {
     this.#log.debug({ call: this.#method.path, requestId: this.requestId }, 'service not available, trying again');
     const delayMs = this.#delayMs;
     this.#delayMs = Math.min(delayMs * 2, lastRetryDelayMs);
+    await this.pause(delayMs);
+  }
+
+  async pause(delayMs: number): Promise<void> {
     await new Promise<void>((resolve) => {
       const done = () => {
         clearTimeout(timer);

@@ -22,7 +22,7 @@ export interface WatchSource<T> {
 }
 
 const FIRST_RETRY_MS = 20;
-const LAST_RETRY_MS = 500;
+const LAST_RETRY_MS = 100;
 
 /** How long a reply waits at most for the model to hold what it changed. */
 const CATCH_UP_MS = 2_000;
