@@ -14,6 +14,7 @@ import { mountSharedDirectories, sharedDirectories, unmountSharedDirectories } f
 import { dataRecordPath, readState, removeState, statePath, writePrivateFile, writeState } from './engine-state.js';
 import type { ProcessState } from './engine-state.js';
 import type { HealthClient } from './health-check.js';
+import { refuseSocketsInUse } from './host-sockets.js';
 import { Bell, intervalMs, watchHealth } from './health-watch.js';
 import type { Health, HealthWatchOptions } from './health-watch.js';
 import { answersTcp, prepareNatsServer } from './nats-server.js';
@@ -45,7 +46,7 @@ const firstLimitMs = 1000;
 /**
  * Start every process of an engine and keep them running.
  *
- * @throws EngineError `conflict` when another launcher uses the same data or exec root.
+ * @throws EngineError `conflict` when another launcher uses the same data or exec root, or another process a socket of the API.
  */
 export async function startEngine(options: LauncherOptions): Promise<RunningEngine> {
   const { settings, log } = options;
@@ -55,6 +56,7 @@ export async function startEngine(options: LauncherOptions): Promise<RunningEngi
   try {
     if (execRoot !== dataRoot) locks.push(lockDirectory(execRoot));
     await endOrphans([dataRecordPath(dataRoot), statePath(execRoot)], log);
+    await refuseSocketsInUse(settings.hosts);
     const engine = new Engine(options, readEngineId(dataRoot));
     try {
       await engine.start();
