@@ -15,5 +15,5 @@ export type {
   ServiceConfigs,
   VolumeConfig,
 } from './service-config.js';
-export { serviceAddress, serviceFiles } from './service-files.js';
+export { defaultIpv4Pools, serviceAddress, serviceFiles } from './service-files.js';
 export type { EngineFacts } from './service-files.js';

@@ -12,7 +12,8 @@ export interface EngineFacts {
   readonly nats: NatsSettings | null;
 }
 
-const defaultPools = [
+/** Docker's pools for IPv4: 172.17.0.0/16 to 172.31.0.0/16, then /20s of 192.168.0.0/16. `size` is the prefix length of a network. */
+export const defaultIpv4Pools: { base: string; size: number }[] = [
   { base: '172.17.0.0/16', size: 16 },
   { base: '172.18.0.0/16', size: 16 },
   { base: '172.19.0.0/16', size: 16 },
@@ -49,7 +50,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
     throw invalidArgument(`specified default runtime '${defaultRuntime}' does not exist`);
   }
   const dns = { dns: given.dns ?? [], dnsOptions: given['dns-opts'] ?? [], dnsSearch: given['dns-search'] ?? [] };
-  const defaultAddressPools = given['default-address-pools'] ?? defaultPools;
+  const defaultAddressPools = given['default-address-pools'] ?? defaultIpv4Pools;
   const hostGatewayIps = given['host-gateway-ips'] ?? [];
   const resolvConfPath = given['resolv-conf'] ?? '/etc/resolv.conf';
   const logDriver = given['log-driver'] ?? 'json-file';

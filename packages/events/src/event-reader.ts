@@ -8,6 +8,7 @@ import type { NatsAddress } from './nats-link.js';
 import { OrderingWindow } from './ordering-window.js';
 import { SeenEvents } from './seen-events.js';
 import { eventFilter, eventStream } from './subjects.js';
+import { pause } from './pause.js';
 
 export interface ReadEventsOptions {
   /** Event time in nanoseconds since the epoch; absent: only events from now on. */
@@ -207,7 +208,7 @@ class EventReading {
       this.#isCaughtUp = false;
       session?.messages.stop();
       session = undefined;
-      if (!this.#isStopped()) await this.#sleep(retryMs);
+      if (!this.#isStopped()) await pause(retryMs, this.#stop.signal);
     }
     this.#isDone = true;
     this.#wakeReader();
@@ -305,18 +306,6 @@ class EventReading {
 
   #isStopped(): boolean {
     return this.#stop.signal.aborted;
-  }
-
-  #sleep(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const finish = () => {
-        clearTimeout(timer);
-        this.#stop.signal.removeEventListener('abort', finish);
-        resolve();
-      };
-      const timer = setTimeout(finish, ms);
-      this.#stop.signal.addEventListener('abort', finish, { once: true });
-    });
   }
 }
 

@@ -7,6 +7,7 @@ import type { Outbox, StoredEvent } from '@flotilla/store';
 import { NatsLink } from './nats-link.js';
 import type { NatsAddress } from './nats-link.js';
 import { eventSubject } from './subjects.js';
+import { pause } from './pause.js';
 
 export interface OutboxPublisherOptions {
   /** Engine id: `<node>` in subjects, `node_id` of events. */
@@ -126,7 +127,7 @@ class JetStreamPublisher implements OutboxPublisher {
         // Reading the outbox failed: the store is closed or its disk is broken.
         if (this.#isStopped()) return;
         this.#log.error({ error: messageOf(error) }, 'outbox cannot be read');
-        await this.#pause(retryMs * 4);
+        await pause(retryMs * 4, this.#stop.signal);
       }
     }
   }
@@ -160,7 +161,7 @@ class JetStreamPublisher implements OutboxPublisher {
         this.#log.warn({ error: messageOf(failure.reason), ...this.#counts() }, 'events wait for nats');
         isReported = true;
       }
-      await this.#pause(retryMs);
+      await pause(retryMs, this.#stop.signal);
     }
   }
 
@@ -194,18 +195,6 @@ class JetStreamPublisher implements OutboxPublisher {
 
   #isStopped(): boolean {
     return this.#stop.signal.aborted;
-  }
-
-  #pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      const finish = () => {
-        clearTimeout(timer);
-        this.#stop.signal.removeEventListener('abort', finish);
-        resolve();
-      };
-      const timer = setTimeout(finish, ms);
-      this.#stop.signal.addEventListener('abort', finish, { once: true });
-    });
   }
 
   #reportDropped(): void {

@@ -41,6 +41,11 @@ export async function prepareSocketPath(path: string): Promise<void> {
     throw invalidArgument(`socket path ${path} has ${length} bytes, at most ${longestPath} are possible`);
   }
   await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+  await removeStaleSocket(path);
+}
+
+/** Remove a socket that a dead process left. @throws EngineError `conflict` when it is no socket or something answers there */
+export async function removeStaleSocket(path: string): Promise<void> {
   const stat = await lstat(path).catch(() => undefined);
   if (stat === undefined) return;
   if (!stat.isSocket()) throw conflict(`${path} exists and is not a socket`);

@@ -1,4 +1,4 @@
-export { grpcTarget, isUnixAddress } from './address.js';
+export { grpcTarget, isUnixAddress, removeStaleSocket } from './address.js';
 export type { Listen, TlsFiles } from './address.js';
 export type { Clock } from './call-metadata.js';
 export { connect } from './client.js';

@@ -1,9 +1,9 @@
+import { defaultIpv4Pools } from '@flotilla/config';
 import type { NetworkConfig } from '@flotilla/config';
 import { invalidArgument } from '@flotilla/errors';
 import { familyOf } from '@flotilla/netlink';
 import { bitsOf, parseCidr } from './addresses/cidr.js';
 import type { Cidr } from './addresses/cidr.js';
-import { defaultIpv4Pools } from './addresses/subnet-choice.js';
 import type { DefaultPool } from './addresses/subnet-choice.js';
 import { isInterfaceName } from './networks/network-options.js';
 import type { NetworkSettings } from './settings.js';

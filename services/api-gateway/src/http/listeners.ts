@@ -1,10 +1,10 @@
 import { once } from 'node:events';
-import { chmod, chown, lstat, mkdir, readFile, unlink } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { chmod, chown, mkdir, readFile } from 'node:fs/promises';
 import type { Server } from 'node:net';
 import { dirname } from 'node:path';
-import { conflict, invalidArgument } from '@flotilla/errors';
+import { invalidArgument } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
+import { removeStaleSocket } from '@flotilla/rpc';
 
 /** A place where the API is served. */
 export type ApiAddress =
@@ -42,25 +42,6 @@ export async function listenOn(server: Server, address: ApiAddress, group: strin
       log.warn({ err, group }, 'the socket keeps its group'),
     );
   return `unix://${path}`;
-}
-
-async function removeStaleSocket(path: string): Promise<void> {
-  const stat = await lstat(path).catch(() => undefined);
-  if (stat === undefined) return;
-  if (!stat.isSocket()) throw conflict(`${path} exists and is not a socket`);
-  if (await answers(path)) throw conflict(`another process listens on ${path}`);
-  await unlink(path);
-}
-
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
 }
 
 /** Id of a group in /etc/group, or of a number. */

@@ -1,10 +1,11 @@
+import { defaultIpv4Pools } from '@flotilla/config';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { AddressPool, NetworkAddresses } from './address-pool.js';
 import { cidrText, containsAddress, firstAddress, lastAddress, networkOf, overlaps, parseCidr } from './cidr.js';
 import type { Cidr } from './cidr.js';
 import { macForAddress } from './mac-address.js';
-import { chooseSubnet, defaultIpv4Pools, defaultIpv6Pool } from './subnet-choice.js';
+import { chooseSubnet, defaultIpv6Pool } from './subnet-choice.js';
 
 const cidr = (text: string): Cidr => {
   const parsed = parseCidr(text);

@@ -27,17 +27,6 @@ export function chooseSubnet(pools: readonly DefaultPool[], taken: readonly Cidr
   return undefined;
 }
 
-/** Docker's pools for IPv4: 172.17.0.0/16 to 172.31.0.0/16, then /20s of 192.168.0.0/16. */
-export const defaultIpv4Pools: readonly { base: string; size: number }[] = [
-  { base: '172.17.0.0/16', size: 16 },
-  { base: '172.18.0.0/16', size: 16 },
-  { base: '172.19.0.0/16', size: 16 },
-  { base: '172.20.0.0/14', size: 16 },
-  { base: '172.24.0.0/14', size: 16 },
-  { base: '172.28.0.0/14', size: 16 },
-  { base: '192.168.0.0/16', size: 20 },
-];
-
 /** A unique local prefix (RFC 4193) of this engine's own, cut into /64s. */
 export function defaultIpv6Pool(engineId: string): DefaultPool {
   const globalId = createHash('sha256').update(engineId).digest().readUIntBE(0, 5);
