@@ -140,7 +140,8 @@ describe.skipIf(!canRun)('container service (needs root, shim, runc, busybox)', 
   });
 
   it('stops with the signal, kills after the timeout, and answers for what is stopped', async () => {
-    const polite = await run(['sh', '-c', 'trap "exit 3" TERM; while :; do sleep 0.05; done']);
+    const polite = await run(['sh', '-c', 'trap "exit 3" TERM; echo ready; while :; do sleep 0.05; done']);
+    await expect.poll(() => readLog(client, polite), { timeout: 10_000 }).toBe('ready\n');
     expect(await stop(polite)).toMatchObject({ outcome: StopOutcome.STOPPED });
     expect(await inspect(polite)).toMatchObject({
       state: { status: ContainerStatus.EXITED, exitCode: 3 },
