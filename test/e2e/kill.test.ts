@@ -1,7 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { waitFor } from '@flotilla/testkit';
+import { setTimeout as delay } from 'node:timers/promises';
+import { gzipLayer, makeImage, plainTar, startFaultProxy, waitFor } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { enterNamespace } from './enter-namespace.js';
 import { startTestEngine, type TestEngine } from './test-engine.js';
 
 const SERVICES = ['container', 'image', 'network', 'volume', 'registry-proxy', 'nats-server'] as const;
@@ -120,6 +123,26 @@ describe.each([
     await waitFor(() => expectContiguous(logs.text()) > seen + 10, { what: 'further lines' });
     logs.child.kill('SIGKILL');
     await logs.ended;
+  });
+
+  it.each(['image', 'registry-proxy'])('%s: a pull in the middle of a layer goes on', async (service) => {
+    using _inside = enterNamespace(t.namespace);
+    await using proxy = await startFaultProxy(t.registry.address);
+    let blobs = 0;
+    proxy.decide = ({ path }) =>
+      path.includes('/blobs/') && blobs++ < 2 ? { kind: 'slow', bytesPerSecond: 400_000 } : undefined;
+    const data = randomBytes(800_000);
+    await t.registry.push(makeImage([gzipLayer(plainTar([{ name: 'random', data }]))]), service, 'latest');
+    const before = await pidOf(service);
+    const pulling = t.docker(['pull', '-q', `${proxy.address}/${service}`]);
+    await waitFor(() => blobs > 1, { what: 'the layer to be asked for' });
+    await delay(300);
+    await kill(service);
+    expect(await pulling).toMatchObject({ code: 0, stderr: '' });
+    await waitFor(() => healthy(service, before), { what: `${service} to come back`, timeoutMs: 30_000 });
+    await t.ok('create', '--name', 'pulled', `${proxy.address}/${service}`, 'x');
+    await t.ok('rm', 'pulled');
+    await expectUnharmed();
   });
 
   it('gateway: comes back and has forgotten nothing', async () => {
