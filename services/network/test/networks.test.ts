@@ -93,9 +93,12 @@ describe.skipIf(!isRoot)('networks, over gRPC (needs root)', () => {
       'invalid value for option com.docker.network.bridge.enable_icc: "maybe" is neither true nor false',
     ],
   ])('refuses %j', async (request, kind, message) => {
-    const before = service.traces();
+    // Bridges of networks that are gone leave a moment later: what counts is that nothing is added.
+    const { links, tables, namespaces } = service.traces();
     await expect(service.client.createNetwork(create(request), call)).rejects.toMatchObject({ kind, message });
-    expect(service.traces()).toEqual(before);
+    const after = service.traces();
+    expect(after.links.filter((link) => !links.includes(link))).toEqual([]);
+    expect({ tables: after.tables, namespaces: after.namespaces }).toEqual({ tables, namespaces });
   });
 
   it('refuses a name in use, predefined removal and removal with endpoints', async () => {
