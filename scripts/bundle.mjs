@@ -52,8 +52,9 @@ const options = {
   target: 'node20',
   format: 'cjs',
   conditions: ['source'],
-  // The first two are native; grpc-js would load the third only for channelz, which nothing here asks for.
-  external: ['koffi', 'leveldown', '@grpc/proto-loader'],
+  // Of leveldown only what finds its native code stays outside, see below. grpc-js would load the last one only for
+  // channelz, which nothing here asks for.
+  external: ['koffi', 'leveldown/binding.js', '@grpc/proto-loader'],
   // Names stay as they are: stack traces and logs show them.
   minifySyntax: true,
   minifyWhitespace: true,
@@ -65,6 +66,16 @@ const options = {
     'import.meta.url': '__moduleUrl',
   },
   logLevel: 'warning',
+  plugins: [
+    {
+      name: 'leveldown-binding',
+      setup({ onResolve }) {
+        onResolve({ filter: /^\.\/binding$/ }, ({ importer }) =>
+          importer.includes('/leveldown/') ? { path: 'leveldown/binding.js', external: true } : undefined,
+        );
+      },
+    },
+  ],
 };
 
 const moduleUrl = "const __moduleUrl = require('node:url').pathToFileURL(__filename).href;";

@@ -1,13 +1,20 @@
+import { createRequire } from 'node:module';
 import { constants } from 'node:os';
-import koffi from 'koffi';
 import type { LibraryHandle } from 'koffi';
 import { SysError } from './sys-error.js';
 
+type Koffi = typeof import('koffi');
+
+const requireHere = createRequire(import.meta.url);
+let loaded: Koffi | undefined;
 let handle: LibraryHandle | undefined;
+
+// Its native code is loaded by whoever really calls C: most of a service's start needs none of it.
+const koffi = () => (loaded ??= requireHere('koffi') as Koffi);
 
 /** The C library, loaded on first use. */
 export function libc(): LibraryHandle {
-  handle ??= koffi.load('libc.so.6');
+  handle ??= koffi().load('libc.so.6');
   return handle;
 }
 
@@ -40,12 +47,12 @@ export function bindSyscall(number: number, types: string[]): Call<CArgument[]> 
 
 /** The errno left by this thread's last call. */
 export function lastErrno(): number {
-  return koffi.errno();
+  return koffi().errno();
 }
 
 /** Passes a result through; a negative one becomes a `SysError` with this thread's errno. */
 export function checkResult(result: number, what: string): number {
-  if (result < 0) throw new SysError(what, koffi.errno());
+  if (result < 0) throw new SysError(what, koffi().errno());
   return result;
 }
 

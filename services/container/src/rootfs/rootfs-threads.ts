@@ -3,6 +3,9 @@ import { EngineError, type ErrorKind, errorKinds, internal } from '@flotilla/err
 import { startThreadPool, startWorker } from '@flotilla/sys';
 import type { JobReply, OpenedRootfs, OpenRootfs, RootfsJob, RootfsJobs } from './rootfs-jobs.js';
 
+// Not while the service itself starts.
+const warmUpAfterMs = 300;
+
 interface Waiting {
   resolve: (result: unknown) => void;
   reject: (error: Error) => void;
@@ -19,23 +22,24 @@ export interface Rootfs {
 }
 
 /**
- * The `Rootfs` of the service: one thread for what a start waits for, another, started on first use, for copies and unmounts, which may be
- * long. A thread that dies fails its jobs and is replaced.
+ * The `Rootfs` of the service: one thread for what a start waits for, started soon after the service, another, started on first use, for
+ * copies and unmounts, which may be long. A thread that dies fails its jobs and is replaced.
  */
 export class RootfsWorkers implements Rootfs, AsyncDisposable {
   readonly #quick: JobThread;
   readonly #slow: JobThread;
+  readonly #warmUp: NodeJS.Timeout;
 
   private constructor() {
     this.#quick = new JobThread();
     this.#slow = new JobThread();
+    this.#warmUp = setTimeout(() => this.#quick.warmUp(), warmUpAfterMs);
+    this.#warmUp.unref();
   }
 
   static async start(): Promise<RootfsWorkers> {
     await startThreadPool();
-    const workers = new RootfsWorkers();
-    workers.#quick.warmUp();
-    return workers;
+    return new RootfsWorkers();
   }
 
   open(job: Omit<OpenRootfs, 'op'>): Promise<OpenedRootfs> {
@@ -51,6 +55,7 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#warmUp);
     await Promise.all([this.#quick.stop(), this.#slow.stop()]);
   }
 }
@@ -61,7 +66,7 @@ class JobThread {
   readonly #waiting = new Map<number, Waiting>();
 
   warmUp(): void {
-    this.#start();
+    if (this.#worker === undefined) this.#start();
   }
 
   run<K extends keyof RootfsJobs>(job: RootfsJobs[K]['job']): Promise<RootfsJobs[K]['result']> {
