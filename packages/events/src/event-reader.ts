@@ -1,4 +1,3 @@
-import { AckPolicy, ConsumerEvents, DeliverPolicy, nanos } from 'nats';
 import type { ConsumerConfig, ConsumerMessages, JsMsg, NatsConnection } from 'nats';
 import { messageOf, unavailable } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
@@ -173,6 +172,7 @@ class EventReading {
   }
 
   async #startSession(connection: NatsConnection): Promise<Session> {
+    const { AckPolicy, DeliverPolicy, nanos } = await import('nats');
     const jetstream = connection.jetstream({ timeout: 5000 });
     const manager = await jetstream.jetstreamManager(false);
     const config: Partial<ConsumerConfig> = {
@@ -311,6 +311,7 @@ class EventReading {
 
 /** The client only tells of lost heartbeats and consumers; it would wait on. */
 async function endOnTrouble(messages: ConsumerMessages, end: () => void): Promise<void> {
+  const { ConsumerEvents } = await import('nats');
   for await (const status of await messages.status()) {
     const isTrouble =
       status.type === ConsumerEvents.HeartbeatsMissed ||

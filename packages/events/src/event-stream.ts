@@ -1,4 +1,3 @@
-import { connect, DiscardPolicy, nanos, NatsError, RetentionPolicy, StorageType } from 'nats';
 import type { StreamConfig } from 'nats';
 import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, unavailable } from '@flotilla/errors';
@@ -25,6 +24,7 @@ export async function ensureStream(
   retention: EventRetention = {},
   timeoutMs = 10_000,
 ): Promise<void> {
+  const { DiscardPolicy, nanos, RetentionPolicy, StorageType } = await import('nats');
   const config: Partial<StreamConfig> = {
     subjects: [eventStreamSubjects],
     retention: RetentionPolicy.Limits,
@@ -50,6 +50,7 @@ export async function ensureStream(
 }
 
 async function putStream({ url, user, pass }: NatsAddress, config: Partial<StreamConfig>): Promise<void> {
+  const { connect, NatsError } = await import('nats');
   const connection = await connect({
     servers: url,
     ...(user === undefined ? {} : { user }),

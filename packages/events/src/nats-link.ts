@@ -1,4 +1,3 @@
-import { connect } from 'nats';
 import type { NatsConnection } from 'nats';
 import { messageOf } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
@@ -10,6 +9,8 @@ export interface NatsAddress {
   pass?: string | undefined;
 }
 
+// Age of the process below which the client is not even loaded: nothing that a start waits for needs NATS.
+const startMs = 300;
 const firstRetryMs = 50;
 const lastRetryMs = 2000;
 // NATS and its users start side by side.
@@ -76,11 +77,13 @@ export class NatsLink implements AsyncDisposable {
   }
 
   async #run(): Promise<void> {
+    if (performance.now() < startMs) await this.#pause(startMs - performance.now());
     let retryMs = firstRetryMs;
     let isReported = false;
     let awaySince = performance.now();
     while (!this.#isStopped()) {
       try {
+        const { connect } = await import('nats');
         const { url, user, pass } = this.#address;
         const connection = await connect({
           servers: url,

@@ -1,4 +1,3 @@
-import { headers as natsHeaders } from 'nats';
 import type { NatsConnection } from 'nats';
 import { messageOf } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
@@ -174,6 +173,7 @@ class JetStreamPublisher implements OutboxPublisher {
       return;
     }
     const subject = eventSubject(this.#engineId, event.type, event.action);
+    const { headers: natsHeaders } = await import('nats');
     const headers = natsHeaders();
     headers.set('Nats-Msg-Id', event.id);
     await connection.jetstream({ timeout: ackTimeoutMs }).publish(subject, payload, { headers });
