@@ -55,6 +55,7 @@ export class ImageArchive implements AsyncDisposable {
     try {
       await feed(source, tar);
     } catch (error) {
+      if (isEngineError(error)) throw error;
       // A file that cannot be written ends its entry, and so the archive: the first failure is the one to tell.
       const cause = await receiving.then(
         () => error,
