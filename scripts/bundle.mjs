@@ -20,8 +20,9 @@ import { bundleDir as target, root, sourceStamp, stampFile } from './sources.mjs
 
 const version = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).version;
 
-// A service holds little: small young generations keep a burst of requests from growing the process for good.
-const serviceFlags = ['--max-semi-space-size=8'];
+// A service holds little: small young generations keep a burst of requests from growing the process for good, and its
+// heap is collected sooner than helper threads are woken (measured: a third of the CPU time of bulk streams, 1 MiB each).
+const serviceFlags = ['--max-semi-space-size=8', '--single-threaded-gc'];
 
 /** Folder name of each service that has a process, and its file. */
 function entryPoints() {

@@ -57,6 +57,11 @@ export function removeState({ execRoot, dataRoot }: Pick<EngineState, 'execRoot'
 export function writePrivateFile(path: string, text: string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const fresh = `${path}.new`;
-  writeFileSync(fresh, text, { mode: 0o600 });
-  renameSync(fresh, path);
+  try {
+    writeFileSync(fresh, text, { mode: 0o600 });
+    renameSync(fresh, path);
+  } catch (error) {
+    rmSync(fresh, { force: true });
+    throw error;
+  }
 }

@@ -12,12 +12,13 @@ import { readEngineId } from './engine-id.js';
 import { lockDirectory } from './engine-lock.js';
 import { mountSharedDirectories, sharedDirectories, unmountSharedDirectories } from './engine-mounts.js';
 import { dataRecordPath, readState, removeState, statePath, writePrivateFile, writeState } from './engine-state.js';
-import type { ProcessState } from './engine-state.js';
+import type { EngineState, ProcessState } from './engine-state.js';
 import type { HealthClient } from './health-check.js';
 import { refuseSocketsInUse } from './host-sockets.js';
 import { Bell, intervalMs, watchHealth } from './health-watch.js';
 import type { Health, HealthWatchOptions } from './health-watch.js';
-import { answersTcp, prepareNatsServer } from './nats-server.js';
+import { answersJetStream } from './jetstream-check.js';
+import { prepareNatsServer } from './nats-server.js';
 import { identify, waitForEnd } from './process-identity.js';
 import type { ProcessIdentity } from './process-identity.js';
 import { startOrder, stopOrder } from './start-order.js';
@@ -187,7 +188,7 @@ class Engine {
     this.#natsUrl = url;
     this.#processes.set('nats-server', nats.process);
     this.#watch(nats.process, {
-      check: async () => ((await answersTcp(url)) ? 'SERVING' : 'UNREACHABLE'),
+      check: async () => ((await answersJetStream(nats.settings)) ? 'SERVING' : 'UNREACHABLE'),
       serves: new Bell(),
       startIntervalMs: 50,
     });
@@ -265,7 +266,7 @@ class Engine {
     const { settings, version } = this.#options;
     const launcher = identify(process.pid);
     if (launcher === undefined || !this.#isPrepared) return;
-    writeState({
+    const state: EngineState = {
       launcher,
       version,
       engineId: this.#engineId,
@@ -278,7 +279,13 @@ class Engine {
         restarts: kept.restarts,
         health: this.#health.get(kept.name) ?? 'UNREACHABLE',
       })),
-    });
+    };
+    try {
+      writeState(state);
+    } catch (error) {
+      // A full disk: the engine goes on, and the next change is written down again.
+      this.#options.log.warn({ reason: messageOf(error) }, 'state not written down');
+    }
   }
 }
 

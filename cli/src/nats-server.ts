@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -96,19 +96,4 @@ function forwardLine(line: string, log: Logger): void {
   if (level === 'ERR' || level === 'FTL') log.error(fields, 'nats-server says');
   else if (level === 'WRN') log.warn(fields, 'nats-server says');
   else log.debug(fields, 'nats-server says');
-}
-
-/** Whether something accepts connections there. */
-export function answersTcp(url: string): Promise<boolean> {
-  const { hostname, port } = new URL(url);
-  return new Promise((resolve) => {
-    const socket = connect({ host: hostname, port: Number(port), timeout: 1000 });
-    const end = (answer: boolean) => {
-      socket.destroy();
-      resolve(answer);
-    };
-    socket.once('connect', () => end(true));
-    socket.once('error', () => end(false));
-    socket.once('timeout', () => end(false));
-  });
 }

@@ -49,13 +49,32 @@ export interface StatusAnswer {
   metadata: Metadata;
 }
 
-/** The status that tells `error` to the caller. What is no `EngineError` becomes INTERNAL `internal error`: it belongs in the log, not in a reply. */
+/** What the machine lacks, by the codes of Node's and the kernel's errors. The caller can do something about it. */
+const machineFailures = new Map([
+  ['ENOSPC', 'no space left on device'],
+  ['EDQUOT', 'disk quota exceeded'],
+  ['EROFS', 'read-only file system'],
+  ['EIO', 'input/output error'],
+  ['ENOMEM', 'cannot allocate memory'],
+  ['EMFILE', 'too many open files'],
+  ['ENFILE', 'too many open files in system'],
+]);
+
+/**
+ * The status that tells `error` to the caller. What is no `EngineError` becomes INTERNAL `internal error`, or what the
+ * machine lacks: the rest belongs in the log, not in a reply.
+ */
 export function toStatus(error: unknown, trailers: Metadata = new Metadata()): StatusAnswer {
-  const known = isEngineError(error) ? error : new EngineError('internal', 'internal error');
+  const known = isEngineError(error) ? error : new EngineError('internal', machineFailureOf(error) ?? 'internal error');
   const number = codeOf[known.kind];
   const info = { reason: reasonOf(known.kind), domain, metadata: { ...known.details } };
   trailers.set(detailsKey, encodeStatus(number, known.message, info));
   return { code: number, details: known.message, metadata: trailers };
+}
+
+function machineFailureOf(error: unknown): string | undefined {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined;
+  return typeof code === 'string' ? machineFailures.get(code) : undefined;
 }
 
 /** UNAVAILABLE as gRPC itself would say it, without ErrorInfo: the caller may try again elsewhere or later. */

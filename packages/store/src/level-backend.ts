@@ -1,9 +1,11 @@
-import { mkdir, statfs } from 'node:fs/promises';
+import { mkdir, readdir, stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import leveldown from 'leveldown';
 import type { LevelDown } from 'leveldown';
 import { EngineError, internal, messageOf, unavailable } from '@flotilla/errors';
 import type { Backend, KeyRange, WriteOperation } from './backend.js';
+import { SpaceReserve } from './space-reserve.js';
 import { forgetStoreOwner, readStoreOwner, recordStoreOwner } from './store-owner.js';
 
 const options = {
@@ -13,8 +15,8 @@ const options = {
   writeBufferSize: 2 << 20,
   maxOpenFiles: 256,
 };
-// Replaying the log at open writes it out as a table: less room than this and the reopened database would fail again.
-const reopenBytes = 8 << 20;
+// Replaying the log at open writes it out as a table; beside that a new log and a manifest are begun.
+const reopenSlackBytes = 256 << 10;
 
 export interface LevelBackendOptions {
   dir: string;
@@ -27,12 +29,15 @@ export interface LevelBackendOptions {
 /** One LevelDB directory. After a failed write (a full disk) LevelDB refuses all further ones until `recover` has opened it anew. */
 export class LevelBackend implements Backend {
   readonly #options: LevelBackendOptions;
+  readonly #reserve: SpaceReserve;
   #db: LevelDown;
   #reopening: Promise<void> | undefined;
 
   private constructor(backendOptions: LevelBackendOptions, db: LevelDown) {
     this.#options = backendOptions;
     this.#db = db;
+    this.#reserve = new SpaceReserve(backendOptions.dir);
+    this.#reserve.refill();
   }
 
   /** @throws EngineError `unavailable` when another process has the directory open, `dataLoss` when LevelDB cannot read it. */
@@ -108,12 +113,16 @@ export class LevelBackend implements Backend {
     } catch (error) {
       throw this.#writeError(error);
     }
+    this.#reserve.refill();
   }
 
   async recover(): Promise<void> {
     const { dir } = this.#options;
+    await this.#reserve.release();
     const { bavail, bsize } = await statfs(dir);
-    if (bavail * bsize < reopenBytes) throw this.#writeError(new Error('No space left on device'));
+    // With less room the reopened database would fail again.
+    if (bavail * bsize < (await logBytes(dir)) + reopenSlackBytes)
+      throw this.#writeError(new Error('No space left on device'));
     // Readers wait for the new handle; those under way end before `close` calls back.
     this.#reopening = (async () => {
       if (this.#db.status === 'open') await closeLevel(this.#db);
@@ -130,6 +139,7 @@ export class LevelBackend implements Backend {
 
   async close(): Promise<void> {
     await this.#reopening?.catch(() => undefined);
+    await this.#reserve.close();
     await forgetStoreOwner(this.#options.dir).catch(() => undefined);
     if (this.#db.status === 'open') await closeLevel(this.#db);
   }
@@ -141,6 +151,12 @@ export class LevelBackend implements Backend {
   #readError(error: unknown): EngineError {
     return internal(`cannot read the ${this.#options.service} store: ${reasonOf(error)}`, { cause: error });
   }
+}
+
+async function logBytes(dir: string): Promise<number> {
+  const names = (await readdir(dir)).filter((name) => name.endsWith('.log'));
+  const sizes = await Promise.all(names.map(async (name) => (await stat(join(dir, name))).size));
+  return sizes.reduce((sum, size) => sum + size, 0);
 }
 
 function openLevel(dir: string): Promise<LevelDown> {

@@ -1,10 +1,11 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readFile, readdir, rm, statfs, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rm, stat, statfs, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { jsonCodec } from './codec.js';
 import { MemoryDisk } from './memory-backend.js';
 import { Store } from './store.js';
@@ -129,7 +130,7 @@ describe('a LevelDB directory', () => {
 
   it.skipIf(process.getuid?.() !== 0)('goes on after a full disk (needs root: mounts a small tmpfs)', async () => {
     const dir = await makeDir();
-    expect(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'flotilla-test', dir]).status).toBe(0);
+    expect(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'flotilla-test', dir]).status).toBe(0);
     try {
       const kept = new Map<string, string>();
       let failures = 0;
@@ -141,10 +142,16 @@ describe('a LevelDB directory', () => {
           kept.set(key, value);
         };
         await put('before', 'x');
+        const reserve = join(dir, 'db', 'RESERVE');
+        const reserveBytes = async () => (await stat(reserve).catch(() => ({ size: 0 }))).size;
+        await vi.waitFor(async () => expect(await reserveBytes()).toBe(8 << 20));
         const { bavail, bsize } = await statfs(dir);
         await writeFile(join(dir, 'filler'), Buffer.alloc(bavail * bsize - 100_000));
-        for (let at = 0; at < 20; at += 1) {
-          await put(`k${at}`, 'y'.repeat(20_000)).catch((error: unknown) => {
+        // What the reserve is for: a few records more although nothing is left.
+        for (let at = 0; at < 20; at += 1) await put(`reserved${at}`, 'y'.repeat(20_000));
+        expect(await reserveBytes()).toBe(4 << 20);
+        for (let at = 0; at < 900; at += 1) {
+          await put(`k${at}`, randomBytes(15_000).toString('base64')).catch((error: unknown) => {
             failures += 1;
             expect(error).toMatchObject({
               kind: 'internal',

@@ -230,8 +230,7 @@ export class Store implements AsyncDisposable {
           group.findLast((commit) => commit.events.length > 0)?.events.at(-1)?.event.timeNs ?? this.#durable.timeNs,
       };
       try {
-        if (this.#writeFailed) await this.#recover();
-        await this.#backend.write(this.#operationsOf(group, state));
+        await this.#write(this.#operationsOf(group, state), state.revision);
       } catch (error) {
         this.#writeFailed = true;
         for (const commit of group) commit.reject(error);
@@ -245,10 +244,28 @@ export class Store implements AsyncDisposable {
     this.#writing = undefined;
   }
 
-  async #recover(): Promise<void> {
+  /** Write, and once more after a failure: room may have been kept for just that. */
+  async #write(operations: WriteOperation[], revision: bigint): Promise<void> {
+    if (this.#writeFailed) await this.#recover();
+    try {
+      await this.#backend.write(operations);
+      return;
+    } catch (failure) {
+      this.#writeFailed = true;
+      const isThere = await this.#recover(revision).catch(() => {
+        throw failure;
+      });
+      if (isThere) return;
+    }
+    await this.#backend.write(operations);
+  }
+
+  /** @returns whether the batch of `pending`, whose write has just failed, is on the disk all the same. */
+  async #recover(pending?: bigint): Promise<boolean> {
     await this.#backend.recover();
     const state = decodeState(await this.#backend.get(stateKey));
-    if (state.revision !== this.#durable.revision) {
+    const isThere = pending !== undefined && state.revision === pending;
+    if (!isThere && state.revision !== this.#durable.revision) {
       // A failed sync can leave the batch on the disk although its callers were told otherwise; what is in memory is then wrong.
       const error = internal(
         `the ${this.#service} store holds a batch whose write had failed: the service must start anew`,
@@ -259,6 +276,7 @@ export class Store implements AsyncDisposable {
       throw error;
     }
     this.#writeFailed = false;
+    return isThere;
   }
 
   #takeGroup(): PendingCommit[] {

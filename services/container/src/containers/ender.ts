@@ -20,6 +20,9 @@ export interface EnderHooks {
 
 /** How long the end of a container is held back for its ports to be free again. */
 const networkReleaseMs = 2000;
+/** Between tries to write an end down, doubled each time. */
+const firstRetryMs = 500;
+const maxRetryMs = 10_000;
 
 /** Watches tasks and does what follows from their end. */
 export class Ender {
@@ -27,7 +30,7 @@ export class Ender {
   readonly #hooks: EnderHooks;
   readonly #backOffs = new Map<string, NodeJS.Timeout>();
   readonly #handling = new Set<Promise<void>>();
-  #closed = false;
+  readonly #closing = new AbortController();
 
   constructor(context: ContainerContext, hooks: EnderHooks) {
     this.#context = context;
@@ -37,7 +40,7 @@ export class Ender {
   watch(task: RuntimeTask): void {
     this.#context.tasks.set(task.id, task);
     void task.exited.then((exit) => {
-      if (!this.#closed) this.#track(this.#ended(task, exit));
+      if (!this.#isClosed) this.#track(this.#ended(task, exit));
     });
   }
 
@@ -56,7 +59,7 @@ export class Ender {
   /** Start a container by its policy when the time comes; one that is due already, at once. */
   scheduleRestart(id: string, dueAtMs: number): void {
     this.cancelBackOff(id);
-    if (this.#closed) return;
+    if (this.#isClosed) return;
     const timer = setTimeout(
       () => {
         this.#backOffs.delete(id);
@@ -74,7 +77,7 @@ export class Ender {
 
   /** Begin nothing new and wait for what is under way. Tasks run on. */
   async close(): Promise<void> {
-    this.#closed = true;
+    this.#closing.abort();
     for (const timer of this.#backOffs.values()) clearTimeout(timer);
     this.#backOffs.clear();
     await Promise.allSettled([...this.#handling]);
@@ -88,13 +91,29 @@ export class Ender {
     void handled.finally(() => this.#handling.delete(handled));
   }
 
+  get #isClosed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** An end that cannot be written down (a full disk) is tried until it can be: whoever waits for it hears of it then. */
   async #ended(task: RuntimeTask, exit: TaskExit): Promise<void> {
+    const { locks, tasks, log } = this.#context;
     const drained = task.drained();
-    await this.#context.locks.run(task.id, async () => {
-      if (this.#context.tasks.get(task.id) !== task) return;
-      await drained;
-      await this.#conclude(task.id, task, exit);
-    });
+    for (let retryMs = firstRetryMs; ; retryMs = Math.min(2 * retryMs, maxRetryMs)) {
+      try {
+        await locks.run(task.id, async () => {
+          if (tasks.get(task.id) !== task) return;
+          await drained;
+          await this.#conclude(task.id, task, exit);
+        });
+        return;
+      } catch (error) {
+        // The task is forgotten when its end is recorded: what failed came after that.
+        if (this.#isClosed || tasks.get(task.id) !== task) throw error;
+        log.warn({ containerId: task.id, reason: messageOf(error), retryMs }, 'end not written down yet');
+        await delay(retryMs, undefined, { signal: this.#closing.signal }).catch(() => undefined);
+      }
+    }
   }
 
   async #conclude(id: string, task: RuntimeTask | undefined, exit: TaskExit): Promise<void> {

@@ -22,6 +22,8 @@ export class Remover {
   readonly #context: ContainerContext;
   readonly #stopper: Stopper;
   readonly #cancelBackOff: (id: string) => void;
+  /** What is being removed just now; a removal that broke off can be asked for again. */
+  readonly #underWay = new Set<string>();
 
   constructor(context: ContainerContext, stopper: Stopper, cancelBackOff: (id: string) => void) {
     this.#context = context;
@@ -42,6 +44,7 @@ export class Remover {
     const begun = record.internals.removal;
     if (
       stateOf(record) === 'removing' &&
+      this.#underWay.has(id) &&
       begun !== null &&
       begun.requestId !== '' &&
       begun.requestId === options.requestId
@@ -68,6 +71,16 @@ export class Remover {
    * @throws whatever a step ran into; the container is `dead` then, and may be removed again.
    */
   async removeLocked(record: ContainerRecord): Promise<bigint> {
+    const { id } = record.container;
+    this.#underWay.add(id);
+    try {
+      return await this.#remove(record);
+    } finally {
+      this.#underWay.delete(id);
+    }
+  }
+
+  async #remove(record: ContainerRecord): Promise<bigint> {
     const { store, runtime } = this.#context;
     const { id } = record.container;
     const removing = await this.#recordRemoving(record);
@@ -104,7 +117,8 @@ export class Remover {
   #refuse(record: ContainerRecord, name: string, force: boolean): void {
     const state = stateOf(record);
     const shown = `"/${record.container.name}"`;
-    if (state === 'removing') throw conflict(`removal of container ${name} is already in progress`);
+    if (state === 'removing' && this.#underWay.has(record.container.id))
+      throw conflict(`removal of container ${name} is already in progress`);
     if (force) return;
     if (state === 'paused')
       throw conflict(`cannot remove container ${shown}: container is paused and must be unpaused first`);

@@ -159,7 +159,14 @@ export class Stopper {
       },
       internals: { ...record.internals, exitIsFinal: record.internals.exitIsFinal || isFinal, ...mark(record) },
     };
-    if (isFinal) await store.commit((batch) => batch.put(marked));
+    if (isFinal) {
+      try {
+        await store.commit((batch) => batch.put(marked));
+      } catch (error) {
+        // Perhaps this very container fills the disk: once it is dead there is room to write that down.
+        if (signal !== killSignal) throw error;
+      }
+    }
     try {
       await task.kill(signal, signal === killSignal);
     } catch (error) {

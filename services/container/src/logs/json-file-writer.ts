@@ -7,8 +7,11 @@ import {
   readSync,
   renameSync,
   rmSync,
+  statfsSync,
   writeSync,
 } from 'node:fs';
+import { dirname } from 'node:path';
+import { hasCode } from '@flotilla/sys';
 import { JsonLineEncoder, MAX_ENTRY_BYTES, type OutputStream } from './json-line-encoder.js';
 import type { LogSinkConfig } from './log-config.js';
 
@@ -16,6 +19,9 @@ import type { LogSinkConfig } from './log-config.js';
 export const HEADROOM_BYTES = MAX_ENTRY_BYTES;
 
 const PARTIAL_HEADER_BYTES = 16;
+/** Free space that ends a stop for want of it, and how often it is looked at. */
+const roomBytes = 8 << 20;
+const betweenLooksMs = 1000;
 const NEWLINE = 0x0a;
 
 /**
@@ -35,6 +41,8 @@ export class JsonFileWriter {
   #partialOnDisk = false;
   /** Bytes of entries that could not be written (disk full) since the last success. */
   lostBytes = 0;
+  /** While the disk is full: when to look at it again. */
+  #nextLookMs: number | undefined;
 
   /**
    * @param resume The same run of the container goes on after a restart of this process: the beginnings of lines that were kept are taken up. Otherwise they become entries of the earlier run.
@@ -114,32 +122,53 @@ export class JsonFileWriter {
   #flush(): void {
     const encoder = this.#encoder;
     if (encoder.length > 0) {
-      let written = 0;
-      try {
-        while (written < encoder.length) {
-          written += writeSync(this.#fd, encoder.output, written, encoder.length - written);
-        }
-        this.#size += written;
-      } catch {
-        // The disk is full, or the file system broke: the container goes on, its output is lost, as with dockerd.
-        this.lostBytes += encoder.length;
-        if (written > 0) ftruncateSync(this.#fd, this.#size);
-      }
+      if (!this.#hasRoom()) this.lostBytes += encoder.length;
+      else this.#write(encoder.output, encoder.length);
       encoder.length = 0;
     }
     if (this.#size >= this.#maxSizeBytes) this.#rotate();
   }
 
-  #rotate(): void {
-    closeSync(this.#fd);
-    if (this.#maxFiles === 1) {
-      rmSync(this.path, { force: true });
-    } else {
-      for (let index = this.#maxFiles - 1; index >= 1; index--) {
-        renameIfThere(index === 1 ? this.path : `${this.path}.${index - 1}`, `${this.path}.${index}`);
-      }
+  #write(output: Buffer, length: number): void {
+    let written = 0;
+    try {
+      while (written < length) written += writeSync(this.#fd, output, written, length - written);
+      this.#size += written;
+      this.lostBytes = 0;
+    } catch (error) {
+      // The disk is full, or the file system broke: the container goes on, its output is lost, as with dockerd.
+      this.lostBytes += length;
+      if (hasCode(error, 'ENOSPC')) this.#nextLookMs = Date.now() + betweenLooksMs;
+      if (written > 0) ftruncateSync(this.#fd, this.#size);
     }
-    this.#fd = openSync(this.path, 'a+', 0o640);
+  }
+
+  /** After the disk was full, logs wait until there is room for more than them: the engine's own records come first. */
+  #hasRoom(): boolean {
+    if (this.#nextLookMs === undefined) return true;
+    if (Date.now() < this.#nextLookMs) return false;
+    this.#nextLookMs = Date.now() + betweenLooksMs;
+    const { bavail, bsize } = statfsSync(dirname(this.path));
+    if (bavail * bsize < roomBytes) return false;
+    this.#nextLookMs = undefined;
+    return true;
+  }
+
+  /** Where no new file can be made the old one is kept, and the next flush tries again. */
+  #rotate(): void {
+    let fresh: number;
+    try {
+      fresh = openSync(`${this.path}.next`, 'a+', 0o640);
+    } catch (error) {
+      if (hasCode(error, 'ENOSPC')) return;
+      throw error;
+    }
+    for (let index = this.#maxFiles - 1; index >= 1; index--) {
+      renameIfThere(index === 1 ? this.path : `${this.path}.${index - 1}`, `${this.path}.${index}`);
+    }
+    renameSync(`${this.path}.next`, this.path);
+    closeSync(this.#fd);
+    this.#fd = fresh;
     this.#inode = fstatSync(this.#fd, { bigint: true }).ino;
     this.#size = 0;
   }

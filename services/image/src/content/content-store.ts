@@ -72,8 +72,13 @@ export class ContentStore {
       } catch (error) {
         if (!hasCode(error, 'EXDEV')) throw error;
         const copy = this.scratchPath();
-        await copyFile(file, copy, constants.COPYFILE_EXCL);
-        await rename(copy, target);
+        try {
+          await copyFile(file, copy, constants.COPYFILE_EXCL);
+          await rename(copy, target);
+        } catch (failure) {
+          await rm(copy, { force: true });
+          throw failure;
+        }
         await rm(file, { force: true });
       }
       this.#sizes.set(digest, (await stat(target)).size);
@@ -92,8 +97,13 @@ export class ContentStore {
     const digest = sha256Of(bytes);
     if (this.#sizes.has(digest)) return digest;
     const scratch = this.scratchPath();
-    await writeFile(scratch, bytes, { flag: 'wx', mode: 0o600 });
-    await this.adopt(digest, scratch);
+    try {
+      await writeFile(scratch, bytes, { flag: 'wx', mode: 0o600 });
+      await this.adopt(digest, scratch);
+    } catch (error) {
+      await rm(scratch, { force: true });
+      throw error;
+    }
     return digest;
   }
 

@@ -70,7 +70,9 @@ export class CodecProcess {
   async failure(): Promise<EngineError | undefined> {
     const { code, killedBy, failure } = await this.#ended;
     const message = this.#message.replaceAll(/\s+/g, ' ').trim().slice(0, 200);
-    if (code === 0 || this.#isKilled || killedBy === 'SIGPIPE' || message.includes('EPIPE')) return undefined;
+    // One that gave up before it could be killed has something to say.
+    const endedByUs = this.#isKilled && code === null;
+    if (code === 0 || endedByUs || killedBy === 'SIGPIPE' || message.includes('EPIPE')) return undefined;
     if (failure !== undefined) {
       const reason = failure.code === 'ENOENT' ? 'program not found: install it' : failure.message;
       return internal(`${this.#program}: ${reason}`, { cause: failure });

@@ -1,15 +1,19 @@
 import { closeSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
-import { open } from 'node:fs/promises';
+import { open, statfs } from 'node:fs/promises';
 import { Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { cancelled, isEngineError } from '@flotilla/errors';
+import { cancelled, internal, isEngineError } from '@flotilla/errors';
+import type { EngineError } from '@flotilla/errors';
 import { duplicateFd, pipe2, setPipeSize } from '@flotilla/sys';
 import { CodecProcess, compressorCommand } from './codec-process.js';
 import type { LayerThread } from './layer-workers.js';
 
 const pipeBytes = 1 << 20;
+/** Less than a compressor writes at once. */
+const fullBelowBytes = 1 << 20;
 
 export interface CompressInput {
   /** The uncompressed tar: a file, or its bytes. */
@@ -63,7 +67,7 @@ export async function compressLayer(thread: LayerThread, input: CompressInput): 
       feed.done.catch((error: unknown) => ({ error })),
     ]);
     if (signal?.aborted === true) throw cancelled('cancelled');
-    if (failure !== undefined) throw failure;
+    if (failure !== undefined) throw await compressError(failure, input.targetPath);
     if ('error' in read) throw read.error;
     if (feeding !== undefined) throw feeding.error;
     const written = await thread.run({ kind: 'digest', path: input.targetPath, stop });
@@ -77,6 +81,13 @@ export async function compressLayer(thread: LayerThread, input: CompressInput): 
     signal?.removeEventListener('abort', halt);
     await target.close();
   }
+}
+
+/** A compressor takes any data: what it fails at is writing, and igzip does not say why. */
+async function compressError(failure: EngineError, targetPath: string): Promise<EngineError> {
+  const { bavail, bsize } = await statfs(dirname(targetPath));
+  const isFull = bavail * bsize < fullBelowBytes;
+  return internal(isFull ? 'no space left on device' : failure.message, { cause: failure });
 }
 
 /** A descriptor to read from, which the reader closes. */

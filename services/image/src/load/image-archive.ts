@@ -38,6 +38,7 @@ export class ImageArchive implements AsyncDisposable {
   async receive(source: AsyncIterable<Buffer>): Promise<void> {
     const tar = extract();
     let entries = 0;
+    let receiving = Promise.resolve();
     tar.on('entry', (header, stream, next) => {
       entries += 1;
       const settle = (error?: Error): void => next(error);
@@ -45,14 +46,21 @@ export class ImageArchive implements AsyncDisposable {
         settle(invalidArgument(`invalid archive: more than ${maxFiles} entries`));
         return;
       }
-      this.#receiveEntry(header, stream).then(
+      receiving = this.#receiveEntry(header, stream);
+      receiving.then(
         () => settle(),
         (error: unknown) => settle(error instanceof Error ? error : new Error(String(error))),
       );
     });
     try {
       await feed(source, tar);
-    } catch (cause) {
+    } catch (error) {
+      if (isEngineError(error)) throw error;
+      // A file that cannot be written ends its entry, and so the archive: the first failure is the one to tell.
+      const cause = await receiving.then(
+        () => error,
+        (first: unknown) => first,
+      );
       if (isEngineError(cause) || isSystemError(cause)) throw cause;
       throw dataLoss(`invalid archive: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
     }
