@@ -1,3 +1,5 @@
+import { Readable } from 'node:stream';
+import { isEngineError } from '@flotilla/errors';
 import type { Dispatcher } from 'undici';
 import { certificatesVersion, readCertificates, trustedAuthorities } from './certificates.js';
 import { RegistryError, readRegistryError } from './registry-error.js';
@@ -19,16 +21,25 @@ export interface ProxyRules {
   readonly noProxy: string;
 }
 
+/** A body that can be sent again: after a redirect, or with another token. */
+export interface HttpBody {
+  readonly size: number;
+  /** The bytes from the start. What it throws is what `send` throws. */
+  read(): AsyncIterable<Uint8Array>;
+}
+
+export type HttpMethod = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+
 export interface HttpRequest {
-  readonly method: 'GET' | 'HEAD' | 'POST';
+  readonly method: HttpMethod;
   readonly url: URL;
   /** False: any certificate will do. */
   readonly verifyTls: boolean;
   readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string;
+  readonly body?: string | HttpBody | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Instead of the transport's own, for requests that should answer at once. */
-  readonly headersTimeoutMs?: number;
+  /** Instead of the transport's own, for requests that should answer at once, or may take long. */
+  readonly headersTimeoutMs?: number | undefined;
 }
 
 export interface HttpResponse {
@@ -91,13 +102,14 @@ export class HttpTransport implements AsyncDisposable {
     signal?.throwIfAborted();
     const headers: Record<string, string> = { ...wanted.headers, 'user-agent': this.#options.userAgent };
     if (url.origin !== wanted.url.origin) delete headers['authorization'];
+    if (typeof body === 'object') headers['content-length'] = String(body.size);
     try {
       const { request } = await loadUndici();
       const answer = await request(url, {
         dispatcher: await this.#agent(url, wanted.verifyTls || url.host !== wanted.url.host),
         method,
         headers,
-        ...(body === undefined ? {} : { body }),
+        ...(body === undefined ? {} : { body: typeof body === 'string' ? body : Readable.from(body.read()) }),
         ...(signal === undefined ? {} : { signal }),
         headersTimeout: wanted.headersTimeoutMs ?? this.#options.headersTimeoutMs,
         bodyTimeout: this.#options.bodyTimeoutMs,
@@ -111,7 +123,7 @@ export class HttpTransport implements AsyncDisposable {
       };
     } catch (error) {
       signal?.throwIfAborted();
-      throw toTransportError(error, method, url);
+      throw isEngineError(error) ? error : toTransportError(error, method, url);
     }
   }
 

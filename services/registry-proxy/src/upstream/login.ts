@@ -22,7 +22,7 @@ export async function authenticate(
   signal: AbortSignal,
 ): Promise<string> {
   try {
-    return await client.withRegistry(registryDomain(credentials.serverAddress), signal, (registry) =>
+    return await client.withOrigin(registryDomain(credentials.serverAddress), signal, (registry) =>
       client.logIn(registry, credentials, signal),
     );
   } catch (error) {

@@ -4,8 +4,8 @@ import { basicAuthorization, hasCredentials } from './credentials.js';
 import type { Credentials } from './credentials.js';
 import type { Endpoint, Endpoints } from './endpoints.js';
 import { discard, errorOf } from './http-transport.js';
-import type { HttpRequest, HttpResponse, HttpTransport } from './http-transport.js';
-import { RegistryError, TransportError } from './registry-error.js';
+import type { HttpBody, HttpMethod, HttpRequest, HttpResponse, HttpTransport } from './http-transport.js';
+import { NoCredentialsError, RegistryError, TransportError } from './registry-error.js';
 import { Tokens } from './tokens.js';
 import type { TokenRequest } from './tokens.js';
 
@@ -16,11 +16,13 @@ export interface ReachedRegistry {
 }
 
 export interface RepositoryRequest {
-  readonly method: 'GET' | 'HEAD';
-  /** Below `/v2/`. */
-  readonly path: string;
+  readonly method: HttpMethod;
+  /** Below `/v2/`, or whole as a registry gave it; credentials go to the registry's own origin only. */
+  readonly path: string | URL;
   readonly headers?: Readonly<Record<string, string>>;
-  /** Token scope. */
+  readonly body?: HttpBody | undefined;
+  readonly headersTimeoutMs?: number | undefined;
+  /** Token scope; several with spaces between. */
   readonly scope: string;
   readonly credentials: Credentials | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -52,8 +54,30 @@ export class RegistryClient {
     signal: AbortSignal | undefined,
     use: (registry: ReachedRegistry) => Promise<T>,
   ): Promise<T> {
+    return this.#withFirst(await this.#orderedCandidates(domain), signal, use);
+  }
+
+  /** As `withRegistry`, but never a mirror: for what changes the registry, and for credentials that are to be proved. */
+  async withOrigin<T>(
+    domain: string,
+    signal: AbortSignal | undefined,
+    use: (registry: ReachedRegistry) => Promise<T>,
+  ): Promise<T> {
+    const candidates = await this.#orderedCandidates(domain);
+    return this.#withFirst(
+      candidates.filter(({ isMirror }) => !isMirror),
+      signal,
+      use,
+    );
+  }
+
+  async #withFirst<T>(
+    candidates: readonly Endpoint[],
+    signal: AbortSignal | undefined,
+    use: (registry: ReachedRegistry) => Promise<T>,
+  ): Promise<T> {
     let failure: unknown;
-    for (const endpoint of await this.#orderedCandidates(domain)) {
+    for (const endpoint of candidates) {
       let registry: ReachedRegistry;
       try {
         registry = await this.reach(endpoint, signal);
@@ -112,17 +136,21 @@ export class RegistryClient {
   /** One request, with one more try after a 401 with the challenge that came with it. */
   async request(registry: ReachedRegistry, wanted: RepositoryRequest): Promise<HttpResponse> {
     const { endpoint } = registry;
-    const url = new URL(`/v2/${wanted.path}`, endpoint.origin);
+    const url = typeof wanted.path === 'string' ? new URL(`/v2/${wanted.path}`, endpoint.origin) : wanted.path;
+    const isOwn = url.origin === endpoint.origin;
     const send = async (authorization: string | undefined): Promise<HttpResponse> => {
       const request: HttpRequest = {
         method: wanted.method,
         url,
-        verifyTls: endpoint.verifyTls,
+        verifyTls: endpoint.verifyTls || url.host !== endpoint.host,
         headers: { ...wanted.headers, ...(authorization === undefined ? {} : { authorization }) },
+        body: wanted.body,
+        headersTimeoutMs: wanted.headersTimeoutMs,
         signal: wanted.signal,
       };
       return this.#transport.send(request);
     };
+    if (!isOwn) return accept(await send(undefined));
     const first = await send(await this.#authorization(registry.challenges, wanted, endpoint, url));
     if (first.status !== 401) return accept(first);
     const challenges = challengesOf(first);
@@ -211,7 +239,7 @@ const needsToken = (challenges: readonly Challenge[]): boolean => challenges.som
 
 /** Docker's sentence, whose tools ask with HEAD first. */
 function noCredentials(url: URL): RegistryError {
-  return new RegistryError(401, 'http', `Head "${url.href}": no basic auth credentials`);
+  return new NoCredentialsError(`Head "${url.href}": no basic auth credentials`);
 }
 
 function challengesOf(response: HttpResponse): Challenge[] {

@@ -23,6 +23,14 @@ export class RegistryError extends Error {
   }
 }
 
+/** The registry wants a user and a password, and there are none. */
+export class NoCredentialsError extends RegistryError {
+  constructor(message: string) {
+    super(401, 'http', message);
+    this.name = 'NoCredentialsError';
+  }
+}
+
 /** No usable answer at all: refused, reset, timed out, bad TLS. */
 export class TransportError extends Error {
   readonly isRetryable: boolean;

@@ -18,7 +18,7 @@ interface CachedToken extends Token {
 
 export interface TokenRequest {
   readonly challenge: Challenge;
-  /** e.g. `repository:library/busybox:pull`; empty to log in. */
+  /** e.g. `repository:library/busybox:pull`, several with spaces between; empty to log in. */
   readonly scope: string;
   readonly credentials: Credentials | undefined;
   readonly verifyTls: boolean;
@@ -93,7 +93,7 @@ export class Tokens {
       );
     }
     if (service !== '') realm.searchParams.set('service', service);
-    if (scope !== '') realm.searchParams.append('scope', scope);
+    for (const one of scope.split(' ')) if (one !== '') realm.searchParams.append('scope', one);
     const headers: Record<string, string> = {};
     if (credentials !== undefined && credentials.username !== '') {
       realm.searchParams.set('account', credentials.username);
