@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, readdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import {
   createNetworkNamespace,
   startDockerd,
@@ -20,6 +20,7 @@ export interface StartedEngine extends AsyncDisposable {
 }
 
 const REGISTRY_PORT = 5000;
+const UPLOADS_PORT = 5001;
 
 function pssKib(pid: number): number {
   try {
@@ -61,6 +62,9 @@ function shims(directory: string): number[] {
     .map(Number);
 }
 
+const accessLog = (directory: string): string => `${directory}/registry.log`;
+const uploadsDirectory = (directory: string): string => `${directory}/uploads`;
+
 function benchEngine(
   name: BenchEngine['name'],
   socket: string,
@@ -73,6 +77,13 @@ function benchEngine(
     name,
     api: new EngineApi(socket),
     registry: `127.0.0.1:${REGISTRY_PORT}`,
+    uploads: {
+      prefix: `127.0.0.1:${UPLOADS_PORT}`,
+      clear: () => rmSync(`${uploadsDirectory(directory)}/data`, { recursive: true, force: true }),
+    },
+    scratch: directory,
+    blobDownloads: () =>
+      readFileSync(accessLog(directory), 'utf8').match(/"GET \S*\/blobs\/\S* HTTP\/1\.1" 20[06] /g)?.length ?? 0,
     cli(args, input) {
       execFileSync('docker', [...args], {
         env,
@@ -99,9 +110,22 @@ export async function startBenchEngine(
   },
 ): Promise<StartedEngine> {
   const namespace = createNetworkNamespace();
-  const registry = await startRegistry({ directory: `${options.directory}/registry`, port: REGISTRY_PORT, namespace });
+  const { directory: top } = options;
+  mkdirSync(top, { recursive: true });
+  const registry = await startRegistry({
+    directory: `${top}/registry`,
+    port: REGISTRY_PORT,
+    namespace,
+    accessLog: accessLog(top),
+  });
+  const uploads = await startRegistry({ directory: uploadsDirectory(top), port: UPLOADS_PORT, namespace });
   for (const { image, repository, tag } of options.images) await registry.push(image, repository, tag);
-  const directory = `${options.directory}/engine`;
+  const directory = `${top}/engine`;
+  const disposeRegistries = async (): Promise<void> => {
+    await uploads[Symbol.asyncDispose]();
+    await registry[Symbol.asyncDispose]();
+    namespace[Symbol.dispose]();
+  };
   if (name === 'dockerd') {
     const peer = await startDockerd({ directory, cacheDirectory: options.cacheDirectory, namespace });
     const version = execFileSync('docker', ['version', '--format', 'dockerd {{.Server.Version}}'], {
@@ -109,25 +133,23 @@ export async function startBenchEngine(
       encoding: 'utf8',
     }).trim();
     return {
-      bench: benchEngine(name, peer.socket, namespace, directory, () => peer.processIds()),
+      bench: benchEngine(name, peer.socket, namespace, top, () => peer.processIds()),
       startMs: peer.startMs,
       version,
       async [Symbol.asyncDispose]() {
         await peer[Symbol.asyncDispose]();
-        await registry[Symbol.asyncDispose]();
-        namespace[Symbol.dispose]();
+        await disposeRegistries();
       },
     };
   }
   const engine = await startEngine({ directory, namespace });
   return {
-    bench: benchEngine(name, engine.socket, namespace, directory, () => processTree(engine.launcherPid)),
+    bench: benchEngine(name, engine.socket, namespace, top, () => processTree(engine.launcherPid)),
     startMs: engine.startMs,
     version: 'flotilla',
     async [Symbol.asyncDispose]() {
       await engine[Symbol.asyncDispose]();
-      await registry[Symbol.asyncDispose]();
-      namespace[Symbol.dispose]();
+      await disposeRegistries();
     },
   };
 }

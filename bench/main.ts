@@ -3,7 +3,8 @@ import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import { busyboxImage, debianImage } from '@flotilla/testkit';
 import { startBenchEngine, type StartedEngine } from './engines.js';
-import { imageMeasurements } from './measurements/images.js';
+import { transferCorpus } from './corpus.js';
+import { imageMeasurements, removeImagesAndChanges } from './measurements/images.js';
 import { lifecycleMeasurements } from './measurements/lifecycle.js';
 import { memoryMeasurements } from './measurements/memory.js';
 import { queryMeasurements, removeQueryContainers } from './measurements/queries.js';
@@ -11,13 +12,27 @@ import { removeLogContainers, streamMeasurements } from './measurements/streams.
 import type { Measurement } from './measurement.js';
 import { currentCommit, renderReport, type Row } from './report.js';
 
-// Usage: npm run bench [-- --only WORD] [-- --out FILE]
+// Usage: npm run bench [-- PART ...] [-- --only WORD] [-- --out FILE]
 const root = process.cwd();
 const option = (name: string): string | undefined => {
   const at = process.argv.indexOf(`--${name}`);
   return at < 0 ? undefined : process.argv[at + 1];
 };
 const only = option('only');
+const parts = {
+  start: [],
+  memory: memoryMeasurements,
+  lifecycle: lifecycleMeasurements,
+  images: imageMeasurements,
+  streams: streamMeasurements,
+  queries: queryMeasurements,
+};
+type Part = keyof typeof parts;
+const isPart = (word: string): word is Part => Object.hasOwn(parts, word);
+const words = process.argv.slice(2).filter((word, at, all) => !/^--/.test(word) && !/^--/.test(all[at - 1] ?? ''));
+const unknown = words.find((word) => !isPart(word));
+if (unknown !== undefined) throw new Error(`no such part: ${unknown}; there are ${Object.keys(parts).join(', ')}`);
+const chosen = words.length === 0 ? (Object.keys(parts) as Part[]) : words.filter(isPart);
 const out = option('out') ?? join(root, 'bench/RESULTS.md');
 const START_ROUNDS = 5;
 
@@ -25,10 +40,15 @@ const loadBefore = loadavg()[0] ?? 0;
 const cacheDirectory = join(root, '.cache');
 mkdirSync(cacheDirectory, { recursive: true });
 const work = mkdtempSync('/dev/shm/flotilla-bench-');
-const images = [
-  { image: busyboxImage(work), repository: 'busybox', tag: 'latest' },
-  { image: debianImage(cacheDirectory), repository: 'debian', tag: 'bookworm' },
-];
+const images = [{ image: busyboxImage(work), repository: 'busybox', tag: 'latest' }];
+if (chosen.includes('images')) {
+  const { layered, large } = transferCorpus(cacheDirectory);
+  images.push(
+    { image: debianImage(cacheDirectory), repository: 'debian', tag: 'bookworm' },
+    { image: layered, repository: 'layered', tag: 'latest' },
+    { image: large, repository: 'large', tag: 'latest' },
+  );
+}
 const rows: Row[] = [];
 const record = (measurement: Row['measurement'], flotilla: number[], dockerd: number[]): void => {
   rows.push({ measurement, flotilla, dockerd });
@@ -37,20 +57,39 @@ const record = (measurement: Row['measurement'], flotilla: number[], dockerd: nu
   );
 };
 
+/** Whether an engine refused what it does not do: a 501, or the CLI's words for it. */
+const isNotBuilt = (err: unknown): boolean => /\b501\b|not (?:built|supported|implemented)/i.test(String(err));
+
 async function runMeasurement(measurement: Measurement, engines: readonly StartedEngine[]): Promise<void> {
   const results = new Map<string, number[]>([
     ['flotilla', []],
     ['dockerd', []],
   ]);
-  for (const { bench } of engines) await measurement.prepare?.(bench);
+  const failed = new Set<string>();
+  const attempt = async (name: string, action: () => Promise<void>): Promise<void> => {
+    if (failed.has(name)) return;
+    try {
+      await action();
+    } catch (err) {
+      failed.add(name);
+      console.error(
+        `${measurement.title} on ${name}: ${isNotBuilt(err) ? 'not built yet' : ''}`,
+        isNotBuilt(err) ? '' : err,
+      );
+    }
+  };
+  for (const { bench } of engines) {
+    await attempt(bench.name, async () => {
+      await measurement.prepare?.(bench);
+    });
+  }
   for (let round = 0; round < measurement.rounds; round += 1) {
     for (const { bench } of engines) {
-      try {
-        results.get(bench.name)?.push(await measurement.measure(bench));
+      await attempt(bench.name, async () => {
+        const value = await measurement.measure(bench);
+        if (value !== undefined) results.get(bench.name)?.push(value);
         await measurement.cleanUp?.(bench);
-      } catch (err) {
-        console.error(`${measurement.title} on ${bench.name}:`, err);
-      }
+      });
     }
   }
   record(measurement, results.get('flotilla') ?? [], results.get('dockerd') ?? []);
@@ -64,7 +103,7 @@ try {
       images: suffix === '' ? images : [],
     });
 
-  if (only === undefined || 'start of the engine'.includes(only)) {
+  if (chosen.includes('start') && (only === undefined || 'start of the engine'.includes(only))) {
     const times = { flotilla: [] as number[], dockerd: [] as number[] };
     for (let round = 0; round < START_ROUNDS; round += 1) {
       for (const name of ['flotilla', 'dockerd'] as const) {
@@ -91,18 +130,14 @@ try {
     bench.cli(['tag', `${bench.registry}/busybox:latest`, 'busybox:latest']);
   }
   const wanted = (measurement: Measurement) => only === undefined || measurement.title.includes(only);
-  for (const measurement of [
-    ...memoryMeasurements,
-    ...lifecycleMeasurements,
-    ...imageMeasurements,
-    ...streamMeasurements,
-    ...queryMeasurements,
-  ].filter(wanted)) {
-    await runMeasurement(measurement, engines);
+  for (const part of chosen) {
+    const list: readonly Measurement[] = parts[part];
+    for (const measurement of list.filter(wanted)) await runMeasurement(measurement, engines);
   }
   for (const { bench } of engines) {
     await removeLogContainers(bench);
     await removeQueryContainers(bench);
+    await removeImagesAndChanges(bench);
   }
   const report = renderReport(rows, {
     peerVersion: dockerd.version,
@@ -110,7 +145,7 @@ try {
     commit: currentCommit(root),
     loadBefore,
   });
-  if (only === undefined || option('out') !== undefined) writeFileSync(out, report);
+  if ((only === undefined && words.length === 0) || option('out') !== undefined) writeFileSync(out, report);
   console.log(report);
 } finally {
   rmSync(work, { recursive: true, force: true });

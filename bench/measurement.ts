@@ -6,6 +6,12 @@ export interface BenchEngine {
   readonly api: EngineApi;
   /** Reference prefix of the registry in the engine's namespace. */
   readonly registry: string;
+  /** A second registry, empty at first, to push to. */
+  readonly uploads: { readonly prefix: string; clear(): void };
+  /** A directory of this engine's measurements, on the same storage as its data root. */
+  readonly scratch: string;
+  /** Requests for blobs that the registry has answered with content. */
+  blobDownloads(): number;
   /** Run the docker CLI against this engine; stdout discarded. */
   cli(args: readonly string[], input?: Buffer): void;
   /** Shell line run in the engine's namespace with DOCKER_HOST set. */
@@ -19,12 +25,13 @@ export interface BenchEngine {
 /** A question, how often it is asked of each engine in turn, and what its number means. */
 export interface Measurement {
   readonly title: string;
-  readonly unit: 'ms' | 'req/s' | 'MB/s' | 'MiB';
+  readonly unit: 'ms' | 'req/s' | 'MB/s' | 'MiB' | 'requests';
   readonly rounds: number;
   /** Aim of the ratio flotilla / dockerd. */
   readonly aim?: { kind: 'at most' | 'at least'; ratio: number };
   prepare?(engine: BenchEngine): Promise<void> | void;
-  measure(engine: BenchEngine): Promise<number> | number;
+  /** @returns undefined where the engine does not do this. */
+  measure(engine: BenchEngine): Promise<number | undefined> | number | undefined;
   cleanUp?(engine: BenchEngine): Promise<void> | void;
 }
 

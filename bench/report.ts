@@ -36,7 +36,7 @@ export function renderReport(
       aim === undefined ? '' : (aim.kind === 'at most' ? ratio <= aim.ratio : ratio >= aim.ratio) ? 'yes' : '**no**';
     const cell = (values: readonly number[]) =>
       values.length === 0
-        ? 'failed'
+        ? 'none: failed, or not built'
         : `${digits(median(values))} [${digits(Math.min(...values))}-${digits(Math.max(...values))}]`;
     lines.push(
       `| ${measurement.title} | ${measurement.unit} | ${cell(flotilla)} | ${cell(dockerd)} | ${ratio.toFixed(2)}x | ${aim ? `${aim.kind} ${aim.ratio}x` : ''} | ${reached} |`,

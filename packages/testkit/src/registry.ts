@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FixtureImage } from './image-fixtures.js';
@@ -24,6 +24,8 @@ export interface RegistryOptions {
   /** htpasswd bcrypt line(s). */
   htpasswd?: string;
   tls?: { certificate: string; key: string };
+  /** File for a line per request, in the Apache format. */
+  accessLog?: string;
 }
 
 /** Start a registry and wait until it answers. */
@@ -32,7 +34,7 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
   const configPath = join(options.directory, 'config.yml');
   const lines = [
     'version: 0.1',
-    'log: { level: warn, accesslog: { disabled: true } }',
+    `log: { level: warn, accesslog: { disabled: ${options.accessLog === undefined} } }`,
     `storage: { filesystem: { rootdirectory: ${join(options.directory, 'data')} }, delete: { enabled: true } }`,
     `http: { addr: "127.0.0.1:${options.port}"${options.tls ? `, tls: { certificate: ${options.tls.certificate}, key: ${options.tls.key} }` : ''} }`,
   ];
@@ -42,7 +44,9 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
   }
   writeFileSync(configPath, lines.join('\n'));
   const start = options.namespace?.spawn.bind(options.namespace) ?? spawn;
-  const child: ChildProcess = start('docker-registry', ['serve', configPath], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const log = options.accessLog === undefined ? 'ignore' : openSync(options.accessLog, 'a');
+  const child: ChildProcess = start('docker-registry', ['serve', configPath], { stdio: ['ignore', log, 'pipe'] });
+  if (log !== 'ignore') closeSync(log);
   let errors = '';
   child.stderr?.on('data', (chunk: Buffer) => (errors = (errors + chunk.toString()).slice(-4000)));
   const address = `127.0.0.1:${options.port}`;
