@@ -18,7 +18,7 @@ describe('the leak check', () => {
     const before = await snapshotKernelState({ roots: [dir.path], names: /^leak-/ });
     await expectNoLeaks(before, 0);
     const child = spawn('sleep', ['60'], { cwd: dir.path, stdio: 'ignore' });
-    const other = spawn('sleep', ['60'], { cwd: elsewhere.path, stdio: 'ignore' });
+    const other = spawn('sleep', ['61'], { cwd: elsewhere.path, stdio: 'ignore' });
     const server = createServer();
     server.listen(join(dir.path, 'x.sock'));
     await Promise.all([once(child, 'spawn'), once(other, 'spawn'), once(server, 'listening')]);
@@ -26,9 +26,9 @@ describe('the leak check', () => {
       () => '',
       (error: unknown) => String(error),
     );
-    expect(failure).toContain(`processes: ${child.pid ?? 0} sleep 60`);
+    expect(failure).toContain('processes: sleep 60');
     expect(failure).toContain(`sockets: unix ${dir.path}/x.sock`);
-    expect(failure).not.toContain(String(other.pid));
+    expect(failure).not.toContain('sleep 61');
     child.kill('SIGKILL');
     other.kill('SIGKILL');
     server.close();

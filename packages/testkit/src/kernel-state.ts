@@ -86,22 +86,27 @@ async function processIds(): Promise<string[]> {
   return (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
 }
 
+/** By command, without the pid: a process of the engine that was started anew is the one that was there before. */
 async function readProcesses(scope: LeakScope): Promise<string[]> {
+  return (await processesInScope(scope)).map(({ command }) => command);
+}
+
+async function processesInScope(scope: LeakScope): Promise<{ readonly pid: string; readonly command: string }[]> {
   const described = await Promise.all(
     (await processIds()).map(async (pid) => {
-      const [command, directory] = await Promise.all([
+      const [commandLine, directory] = await Promise.all([
         readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => ''),
         readlink(`/proc/${pid}/cwd`).catch(() => ''),
       ]);
-      const words = command.split('\0').filter(Boolean);
+      const words = commandLine.split('\0').filter(Boolean);
       // Kernel threads and zombies have no command line. The tools that this check runs are not leaks.
       if (words.length === 0 || Number(pid) === process.pid) return undefined;
       const mentions = (root: string) => words.some((word) => word.includes(root)) || directory.startsWith(root);
       const counts = scope.roots === undefined ? !isTool(words) : scope.roots.some(mentions);
-      return counts ? `${pid} ${words.join(' ').slice(0, 200)}` : undefined;
+      return counts ? { pid, command: words.join(' ').slice(0, 200) } : undefined;
     }),
   );
-  return described.filter((text) => text !== undefined);
+  return described.filter((it) => it !== undefined);
 }
 
 const isTool = ([command = '', first = '']: readonly string[]) =>
@@ -172,7 +177,7 @@ async function readNamespaces(scope: LeakScope): Promise<string[]> {
     scope.netns === undefined || scope.names !== undefined ? await readdir('/run/netns').catch(() => []) : [];
   for (const name of named) if (isNamed(name, scope)) found.add(`netns ${name}`);
   // Held by a process in scope; what is held by a mount is among the mounts.
-  const holders = (await readProcesses(scope)).map((text) => text.split(' ', 1)[0] ?? '');
+  const holders = (await processesInScope(scope)).map(({ pid }) => pid);
   const own = new Set(await namespacesOf('self'));
   for (const pid of holders) {
     for (const namespace of await namespacesOf(pid)) if (!own.has(namespace)) found.add(namespace);

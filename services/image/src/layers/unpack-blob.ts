@@ -53,6 +53,8 @@ export async function unpackBlob(
     // A tar that is cut short because the decompressor gave up: what that said is the cause.
     const [outcome, failure] = await Promise.all([task.catch(failed), codec?.failure()]);
     if (signal.aborted) throw cancelled('cancelled');
+    // A decompressor that nobody reads from any more complains of that.
+    if ('error' in outcome && isEngineError(outcome.error, 'internal')) throw outcome.error;
     if (failure !== undefined) throw failure;
     if ('error' in outcome) throw outcome.error;
     onProgress(positionOf(blob.fd));
