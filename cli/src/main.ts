@@ -20,6 +20,8 @@ const usage = `Usage: flotilla COMMAND
                         --isolate-mounts gives each service a mount namespace of its own)
   status [--json]       show the processes of the engine (--exec-root DIR, default /run/flotilla)
   doctor                list what this machine lacks
+  doctor images         check the image store of a running engine: every blob, layer and record (--repair mends what
+                        can be mended, --idle counts temporary files too, --json, --exec-root DIR)
   service NAME          run one service alone (--config FILE); names: ${serviceNames.join(', ')}
   version               print the version
 `;
@@ -32,7 +34,7 @@ async function main([command, ...rest]: readonly string[]): Promise<number> {
     case 'status':
       return await status(rest);
     case 'doctor':
-      return doctor();
+      return await doctor(rest);
     case 'service':
       return runOneService(rest);
     case 'version':
@@ -100,12 +102,31 @@ async function status(argv: readonly string[]): Promise<number> {
   return found.services.every(({ health }) => health === 'SERVING') ? 0 : 1;
 }
 
-function doctor(): number {
+async function doctor([subject, ...rest]: readonly string[]): Promise<number> {
+  if (subject === 'images') return doctorImages(rest);
+  if (subject !== undefined)
+    throw invalidArgument(`there is nothing to examine called "${subject}"; see flotilla help`);
   const findings = examineMachine();
   for (const { what, isFine, remedy } of findings) {
     console.log(isFine ? `ok       ${what}` : `MISSING  ${what}: ${remedy}`);
   }
   return findings.every(({ isFine }) => isFine) ? 0 : 1;
+}
+
+async function doctorImages(argv: readonly string[]): Promise<number> {
+  const { values } = parseArgs({
+    args: [...argv],
+    options: {
+      json: { type: 'boolean' },
+      repair: { type: 'boolean' },
+      idle: { type: 'boolean' },
+      'exec-root': { type: 'string' },
+    },
+  });
+  const execRoot = values['exec-root'] ?? '/run/flotilla';
+  const { examineImages } = await import('./doctor-images.js');
+  const options = { repair: values.repair === true, idle: values.idle === true, json: values.json === true };
+  return examineImages(execRoot, options, (line) => console.log(line));
 }
 
 function runOneService([name = '', ...rest]: readonly string[]): number {

@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import {
   debianImage,
   dockerArchive,
+  examineImageStore,
   gzipLayer,
   makeImage,
   ociArchive,
@@ -175,5 +176,21 @@ describe('images', () => {
     expect(result.code).not.toBe(0);
     expect(result.stderr.trim().split('\n')).toHaveLength(1);
     expect(await layerDirectories()).toBe(before);
+  });
+
+  it('examines its store and takes a corrupt blob again from the registry', async () => {
+    expect(await examineImageStore(t.engine)).toEqual({ exitCode: 0, findings: [] });
+    const reference = `${t.registry.address}/busybox`;
+    await t.ok('pull', '-q', reference);
+    const digest = t.busybox.layers[0]?.digest ?? '';
+    const blob = `${t.engine.dataRoot}/image/content/sha256/${digest.slice(7, 9)}/${digest.slice(7)}`;
+    writeFileSync(blob, Buffer.alloc(readFileSync(blob).length));
+    const finding = { kind: 'blob corrupt', subject: digest, imageIds: [t.busybox.id], repaired: false };
+    expect(await examineImageStore(t.engine)).toMatchObject({ exitCode: 1, findings: [finding] });
+    expect(await examineImageStore(t.engine, { repair: true })).toMatchObject({ exitCode: 1, findings: [finding] });
+    expect(await t.ok('run', '--rm', reference, 'echo', 'ok')).toBe('ok');
+    await t.ok('pull', '-q', reference);
+    expect(await examineImageStore(t.engine)).toEqual({ exitCode: 0, findings: [] });
+    await t.ok('rmi', reference);
   });
 });

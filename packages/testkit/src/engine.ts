@@ -156,7 +156,7 @@ export async function startEngine(options: EngineOptions): Promise<EngineUnderTe
 }
 
 /** The bundled launcher of this checkout: this file may run as source, compiled, or inside a bundle of the bench. */
-function findProgram(directory: string): string {
+export function findProgram(directory: string): string {
   const candidate = join(directory, 'dist/bundle/flotilla.js');
   const parent = dirname(directory);
   return existsSync(candidate) || parent === directory ? candidate : findProgram(parent);

@@ -28,6 +28,8 @@ export { createNetworkNamespace } from './network-namespace.js';
 export type { NetworkNamespace } from './network-namespace.js';
 export { startRegistry } from './registry.js';
 export type { Registry, RegistryOptions } from './registry.js';
+export { examineImageStore, imageStoreFaults } from './image-store.js';
+export type { ImageStoreReport } from './image-store.js';
 export { startEngine, unmountBelow } from './engine.js';
 export type { EngineOptions, EngineProcess, EngineUnderTest } from './engine.js';
 export { serviceConfigFor, startService } from './service.js';

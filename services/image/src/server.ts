@@ -11,6 +11,7 @@ import type { RunningServer } from '@flotilla/rpc';
 import { HybridClock, Store } from '@flotilla/store';
 import { Catalog } from './catalog/catalog.js';
 import { StoreCollector } from './catalog/collector.js';
+import { StoreCheck } from './check/check-store.js';
 import { ContainerLayers } from './containers/container-layers.js';
 import { ContentStore } from './content/content-store.js';
 import { Images } from './images/images.js';
@@ -62,9 +63,10 @@ export async function startImageService(
     const images = new Images({ catalog, layers, now });
     const containers = new ContainerLayers({ catalog, content, layers, log, now });
     const load = { catalog, content, layers, now };
+    const check = new StoreCheck({ catalog, content, layers, containers });
     const server = await serve({
       listen: config.listen,
-      services: [imageRpc({ catalog, images, puller, load, containers, layers })],
+      services: [imageRpc({ catalog, images, puller, load, containers, layers, check })],
       log,
       service: 'image',
       version: config.version,

@@ -8,6 +8,7 @@ import { expect, it } from 'vitest';
 import {
   dockerArchive,
   gzipLayer,
+  imageStoreFaults,
   makeImage,
   makeTempDir,
   plainTar,
@@ -54,6 +55,7 @@ it('an image service killed at any moment leaves nothing half-made, and the same
     expect(entries('incoming')).toEqual([]);
     if (images.length === 0) expect(blobCount()).toBe(0);
     else expect(images.map(({ id, lowerDirs }) => [id, lowerDirs.length])).toEqual([[image.id, 4]]);
+    expect(await imageStoreFaults(engine.client)).toEqual([]);
     await engine.stopImage();
   }
 

@@ -75,6 +75,7 @@ export class Catalog {
   readonly #leases = new Map<string, LeaseRecord>();
   readonly #counts = new UseCounts();
   readonly #listeners = new Set<ChangeListener>();
+  readonly #inFlight = new Set<Promise<void>>();
   #collector: Collector | undefined;
   #publishedRevision: bigint;
 
@@ -112,6 +113,17 @@ export class Catalog {
   /** Images that were made from this one here. */
   childrenOf(id: Digest): Digest[] {
     return [...this.#images.values()].flatMap(({ record }) => (record.parent === id ? [record.id] : []));
+  }
+
+  /** Names that stand for an image that is not there; there are none unless something went wrong. */
+  danglingReferences(): Reference[] {
+    return [...this.#references.values()]
+      .filter(({ imageId }) => !this.#images.has(imageId))
+      .map(({ reference }) => reference);
+  }
+
+  get referenceCount(): number {
+    return this.#references.size;
   }
 
   /** The image that the exact reference names. */
@@ -179,7 +191,11 @@ export class Catalog {
   }
 
   /** Make a change; resolves with its revision when it is durable and readers were told. */
-  async commit(change: CatalogChange): Promise<bigint> {
+  commit(change: CatalogChange): Promise<bigint> {
+    return this.#track(this.#commit(change));
+  }
+
+  async #commit(change: CatalogChange): Promise<bigint> {
     const { undo, affected, released } = this.#apply(change);
     let revision: bigint;
     try {
@@ -191,6 +207,29 @@ export class Catalog {
     if (affected.size > 0) this.#publish(revision, affected);
     await this.#collector?.collect(released);
     return revision;
+  }
+
+  async #track<T>(work: Promise<T>): Promise<T> {
+    const ended = work.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#inFlight.add(ended);
+    try {
+      return await work;
+    } finally {
+      this.#inFlight.delete(ended);
+    }
+  }
+
+  /** Whether a change is being written, or what one released is being removed: it may still be taken back. */
+  get isChanging(): boolean {
+    return this.#inFlight.size > 0;
+  }
+
+  /** Waits for the changes that were begun. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#inFlight);
   }
 
   #apply(change: CatalogChange): { undo: (() => void)[]; affected: Set<Digest>; released: string[] } {
@@ -266,7 +305,10 @@ export class Catalog {
 
   /** Keep layers and blobs from being collected until `release`. */
   hold(): Hold {
-    return new Hold(this.#counts, (released) => this.#collector?.collect(released));
+    return new Hold(this.#counts, (released) => {
+      const collector = this.#collector;
+      return collector === undefined ? undefined : this.#track(collector.collect(released));
+    });
   }
 
   /** Whether any image, container or running operation needs the layer. */

@@ -5,7 +5,7 @@ import type { Catalog, CatalogImage } from '../catalog/catalog.js';
 import type { LeaseRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
 import type { ContainerLayer, LayerStore } from '../layers/index.js';
-import { compressionOfFile } from '../pull/blob-compression.js';
+import { restoreLayer } from './restore-layer.js';
 
 export interface ContainerLayerDeps {
   readonly catalog: Catalog;
@@ -104,6 +104,20 @@ export class ContainerLayers {
     });
   }
 
+  /** Whether the directory of a container's layer belongs to nobody; a `prepare` that runs is waited for. */
+  isOrphan(containerId: string): Promise<boolean> {
+    return this.#locks.run(containerId, () => Promise.resolve(this.#deps.catalog.lease(containerId) === undefined));
+  }
+
+  /** Make the layer of a leased container anew, empty. */
+  async restore(containerId: string): Promise<void> {
+    await this.#locks.run(containerId, async () => {
+      const { catalog, layers } = this.#deps;
+      const lease = catalog.lease(containerId);
+      if (lease !== undefined) await layers.createContainerLayer(containerId, lease.chainIds);
+    });
+  }
+
   /** Release every lease whose container is not in the list, but for very young ones; gives the released ids. */
   async reconcile(liveIds: ReadonlySet<string>): Promise<string[]> {
     const { catalog, log, now } = this.#deps;
@@ -123,18 +137,12 @@ export class ContainerLayers {
   async restoreLayers({ record }: CatalogImage): Promise<void> {
     const { layers, content, log } = this.#deps;
     let parentChainId: Digest | undefined;
-    for (const { chainId, diffId, blob } of record.layers) {
-      if (!layers.has(chainId)) {
-        const blobPath = content.path(blob.digest);
-        log.warn({ imageId: record.id, chainId }, 'unpacking a lost layer again');
-        await layers.applyLayer({
-          blobPath,
-          compression: await compressionOfFile(blobPath),
-          ...(parentChainId === undefined ? {} : { parentChainId }),
-          diffId,
-        });
+    for (const layer of record.layers) {
+      if (!layers.has(layer.chainId)) {
+        log.warn({ imageId: record.id, chainId: layer.chainId }, 'unpacking a lost layer again');
+        await restoreLayer({ layers, content }, layer, parentChainId);
       }
-      parentChainId = chainId;
+      parentChainId = layer.chainId;
     }
   }
 }

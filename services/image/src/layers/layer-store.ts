@@ -1,13 +1,14 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { access, mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { EngineError, cancelled, dataLoss, internal, messageOf, notFound } from '@flotilla/errors';
 import { hasCode } from '@flotilla/sys';
 import type { LayerCompression } from './codec-process.js';
 import { compressLayer } from './compress-layer.js';
 import type { CompressInput, CompressedLayer } from './compress-layer.js';
+import type { LayerTask } from './layer-tasks.js';
 import { LayerPaths, chainIdOf } from './layer-paths.js';
 import { LayerWorkers } from './layer-workers.js';
 import { unpackBlob } from './unpack-blob.js';
@@ -43,6 +44,9 @@ export interface ContainerLayer {
   upper: string;
   work: string;
 }
+
+/** What may be wrong with a layer on the disk. */
+export type LayerFault = 'missing' | 'record';
 
 interface LayerRecord {
   diffId: string;
@@ -266,6 +270,82 @@ export class LayerStore implements AsyncDisposable {
     }
   }
 
+  /**
+   * Looks at what the disk holds of a layer that `has` gives: its directory and its record.
+   *
+   * `diffId` may be unknown. @returns what is wrong: `missing` files, or a `record` that does not say what it must
+   */
+  async examine(
+    chainId: string,
+    diffId: string | undefined,
+    parentChainId: string | undefined,
+  ): Promise<LayerFault | undefined> {
+    const directory = this.#paths.layer(chainId);
+    if (!(await isDirectory(this.#paths.diff(chainId)))) return 'missing';
+    const record = await readRecord(directory);
+    const isRight =
+      record !== undefined &&
+      (diffId === undefined || record.diffId === diffId) &&
+      record.parentChainId === (parentChainId ?? null) &&
+      record.sizeBytes === String(this.#sizes.get(chainId));
+    return isRight ? undefined : 'record';
+  }
+
+  /** Writes the record of a complete layer anew. */
+  async restoreRecord(chainId: string, diffId: string, parentChainId: string | undefined): Promise<void> {
+    const record: LayerRecord = {
+      diffId,
+      parentChainId: parentChainId ?? null,
+      sizeBytes: String(this.sizeOf(chainId)),
+      bootId: this.#bootId,
+    };
+    const path = join(this.#paths.layer(chainId), 'layer.json');
+    const fresh = join(this.#paths.layer(chainId), `.layer.json-${randomBytes(8).toString('hex')}`);
+    await writeFile(fresh, JSON.stringify(record));
+    await rename(fresh, path);
+  }
+
+  /** Names below `layers/` that are no layer, and everything below `containers/`. */
+  async entries(): Promise<{ strays: string[]; temporary: string[]; containers: string[] }> {
+    const layers = await readdir(this.#paths.layers);
+    const containers = await readdir(this.#paths.containers);
+    const isTemporary = (name: string): boolean => temporary.test(name);
+    for (const name of layers) await this.#applying.get(`sha256:${name}`)?.done.catch(() => undefined);
+    return {
+      strays: layers
+        .filter((name) => !isTemporary(name) && !this.#sizes.has(`sha256:${name}`))
+        .map((name) => join(this.#paths.layers, name)),
+      temporary: [
+        ...layers.filter(isTemporary).map((name) => join(this.#paths.layers, name)),
+        ...containers.filter(isTemporary).map((name) => join(this.#paths.containers, name)),
+      ],
+      containers: containers.filter((name) => !isTemporary(name)),
+    };
+  }
+
+  /** Takes away a directory that `entries` gave. */
+  async discard(directory: string): Promise<void> {
+    await this.#discard(directory);
+  }
+
+  /** Digest of a file, read by a worker. */
+  async digestFile(path: string, algorithm: string, signal: AbortSignal): Promise<string> {
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    const halt = () => Atomics.store(stop, 0, 1);
+    signal.addEventListener('abort', halt, { once: true });
+    try {
+      const task: LayerTask = { kind: 'digest', path, algorithm, stop };
+      return (await this.#workers.withWorker(signal, (thread) => thread.run(task))).digest;
+    } finally {
+      signal.removeEventListener('abort', halt);
+    }
+  }
+
+  /** Waits for what was begun in the background (removals) so far. */
+  async settled(): Promise<void> {
+    await Promise.all(this.#background);
+  }
+
   /** Waits until everything applied so far is safely on disk. */
   async sync(): Promise<void> {
     clearTimeout(this.#syncTimer);
@@ -377,6 +457,15 @@ function isRecord(value: unknown): value is LayerRecord {
   if (typeof value !== 'object' || value === null) return false;
   const record = value as Partial<LayerRecord>;
   return typeof record.bootId === 'string' && typeof record.sizeBytes === 'string' && /^\d+$/.test(record.sizeBytes);
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return false;
+    throw error;
+  }
 }
 
 async function exists(path: string): Promise<boolean> {

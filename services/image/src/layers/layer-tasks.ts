@@ -19,7 +19,13 @@ export type LayerTask =
       compressorFd: number;
       stop: Int32Array;
     }
-  | { kind: 'digest'; path: string; stop: Int32Array }
+  | {
+      kind: 'digest';
+      path: string;
+      /** Default: sha256. */
+      algorithm?: string;
+      stop: Int32Array;
+    }
   | {
       /** Sum of the sizes of the files below a directory, in `fileBytes`. */
       kind: 'measure';

@@ -40,7 +40,7 @@ function run(task: LayerTask): LayerTaskResult {
     case 'compress':
       return feedCompressor(task.sourceFd, task.compressorFd, task.stop);
     case 'digest':
-      return digestFile(task.path, task.stop);
+      return digestFile(task.path, task.algorithm ?? 'sha256', task.stop);
     case 'measure':
       return measure(task.path, task.stop);
     case 'sync':
@@ -81,12 +81,12 @@ function feedCompressor(sourceFd: number, compressorFd: number, stop: Int32Array
   }
 }
 
-function digestFile(path: string, stop: Int32Array): LayerTaskResult {
-  const hash = createHash('sha256');
+function digestFile(path: string, algorithm: string, stop: Int32Array): LayerTaskResult {
+  const hash = createHash(algorithm);
   const fd = openSync(path, 'r');
   try {
     const readBytes = readAll(fd, hash, stop, () => undefined);
-    return { digest: `sha256:${hash.digest('hex')}`, readBytes, fileBytes: 0 };
+    return { digest: `${algorithm}:${hash.digest('hex')}`, readBytes, fileBytes: 0 };
   } finally {
     closeSync(fd);
   }

@@ -115,7 +115,7 @@ async function loadImage(
 }
 
 async function commitLoaded(
-  { catalog, now }: LoadDeps,
+  { catalog, content, now }: LoadDeps,
   record: Awaited<ReturnType<typeof makeImageRecord>>,
   config: ReturnType<typeof parseImageConfig>,
   { names }: ArchivedImage,
@@ -131,9 +131,12 @@ async function commitLoaded(
     }
   }
   const lastTaggedAt = names.length === 0 ? '' : now().toISOString();
-  const known = catalog.get(record.id)?.record;
+  const present = catalog.get(record.id)?.record;
+  // One that has lost a blob is replaced by what was loaded.
+  const isWhole = present !== undefined && blobsOf(present).every(({ digest }) => content.has(digest));
+  const known = isWhole ? present : undefined;
   const change: CatalogChange = {
-    putImages: [{ ...(known ?? record), lastTaggedAt: lastTaggedAt || (known?.lastTaggedAt ?? '') }],
+    putImages: [{ ...(known ?? record), lastTaggedAt: lastTaggedAt || (present?.lastTaggedAt ?? '') }],
     name: names.map((reference) => ({ reference, imageId: record.id })),
     events: [imageLoaded(record.id, config)],
   };

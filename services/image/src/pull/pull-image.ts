@@ -150,7 +150,10 @@ class PullSession {
     if (known !== undefined) {
       const chainIds = known.record.layers.map(({ chainId }) => chainId);
       this.#hold.layers(chainIds);
-      if (chainIds.every((chainId) => this.#deps.layers.has(chainId))) return known;
+      const isWhole =
+        chainIds.every((chainId) => this.#deps.layers.has(chainId)) &&
+        blobsOf(known.record).every(({ digest }) => content.has(digest));
+      if (isWhole) return known;
     }
     for (const layer of manifest.layers) this.#log.push({ id: shortId(layer.digest), status: 'Pulling fs layer' });
     const configBytes = await this.#fetchConfig(manifest.config);
@@ -174,9 +177,9 @@ class PullSession {
         index === undefined ? null : { digest: index.digest, size: index.content.length, mediaType: index.mediaType },
       layers,
       sizeBytes: sizes.reduce((sum, size) => sum + size, 0),
-      parent: '',
-      addedAt: this.#deps.now().toISOString(),
-      lastTaggedAt: '',
+      parent: known?.record.parent ?? '',
+      addedAt: known?.record.addedAt ?? this.#deps.now().toISOString(),
+      lastTaggedAt: known?.record.lastTaggedAt ?? '',
     };
     return { record, config };
   }
@@ -269,7 +272,8 @@ class PullSession {
     await content.settled(blobsOf(record).map(({ digest }) => digest));
     this.#signal.throwIfAborted();
     const isUpdated = names.slice(0, 1).some((name) => catalog.named(name) !== record.id);
-    const putImages = isUpdated || catalog.get(record.id) === undefined ? [this.#stamped(record, isUpdated)] : [];
+    const isKept = catalog.get(record.id)?.record === record;
+    const putImages = isUpdated || !isKept ? [this.#stamped(record, isUpdated)] : [];
     const revision = await catalog.commit({
       putImages,
       name: names

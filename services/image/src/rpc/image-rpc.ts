@@ -4,6 +4,7 @@ import { image, timestampToDate } from '@flotilla/proto';
 import { bidi, clientStream, isVisible, matchesLabels, serverStream, serviceEntry, unary, watch } from '@flotilla/rpc';
 import type { CallContext, Identity, ServiceEntry } from '@flotilla/rpc';
 import type { Catalog, CatalogImage } from '../catalog/catalog.js';
+import type { StoreCheck } from '../check/check-store.js';
 import type { ContainerLayers, PreparedLayer } from '../containers/container-layers.js';
 import { historyOf } from '../images/history.js';
 import { imageMessage, platformOf } from '../images/image-message.js';
@@ -16,6 +17,7 @@ import { loadImages } from '../load/load-images.js';
 import type { LoadDeps } from '../load/load-images.js';
 import { ProgressLog } from '../pull/progress-log.js';
 import type { Puller } from '../pull/pull-image.js';
+import { findingMessage, summaryMessage } from './store-check-messages.js';
 import { readUpload } from './streams.js';
 
 export interface ImageRpcDeps {
@@ -25,11 +27,12 @@ export interface ImageRpcDeps {
   readonly load: LoadDeps;
   readonly containers: ContainerLayers;
   readonly layers: LayerStore;
+  readonly check: StoreCheck;
 }
 
 /** ImageService over the domain. */
 export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
-  const { catalog, images, puller, load, containers, layers } = deps;
+  const { catalog, images, puller, load, containers, layers, check } = deps;
   const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it));
 
   return serviceEntry(image.ImageServiceService, {
@@ -192,6 +195,11 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
     reconcileHolders: unary(async ({ liveContainerIds }: image.ReconcileHoldersRequest) => ({
       released: await containers.reconcile(new Set(liveContainerIds)),
     })),
+
+    checkStore: serverStream(async function* (request: image.CheckStoreRequest, { signal }: CallContext) {
+      for await (const finding of check.run(request, signal)) yield findingMessage(finding);
+      yield summaryMessage(await check.summary());
+    }),
   });
 }
 
