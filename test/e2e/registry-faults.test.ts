@@ -7,6 +7,7 @@ import { createServer, type AddressInfo } from 'node:net';
 import {
   dockerArchive,
   gzipLayer,
+  makeCertificates,
   makeImage,
   plainTar,
   startFaultProxy,
@@ -18,7 +19,6 @@ import {
   type SeenRequest,
 } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { makeCertificates } from './certificates.js';
 import { enterNamespace } from './enter-namespace.js';
 import { takeFootprint, takeRecords, type Footprint } from './footprint.js';
 import { expectOneSentence } from './hostile-fixtures.js';

@@ -1,3 +1,5 @@
+export { makeCertificates } from './certificates.js';
+export type { KeyPair, TestCertificates } from './certificates.js';
 export { expectNoLeaks, snapshotKernelState } from './kernel-state.js';
 export type { KernelState, LeakScope } from './kernel-state.js';
 export { startNats } from './nats.js';

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { TestCertificates } from './certificates.js';
 import type { FixtureImage } from './image-fixtures.js';
 import type { NetworkNamespace } from './network-namespace.js';
 
@@ -23,7 +24,10 @@ export interface RegistryOptions {
   namespace?: NetworkNamespace;
   /** htpasswd bcrypt line(s). */
   htpasswd?: string;
-  tls?: { certificate: string; key: string };
+  /** `clients`: only who has a certificate of its authority is served. */
+  tls?: { certificate: string; key: string; clients?: TestCertificates };
+  /** `user:password` that `push` uses where htpasswd asks. */
+  pushAs?: string;
   /** File for a line per request, in the Apache format. */
   accessLog?: string;
 }
@@ -36,7 +40,7 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
     'version: 0.1',
     `log: { level: warn, accesslog: { disabled: ${options.accessLog === undefined} } }`,
     `storage: { filesystem: { rootdirectory: ${join(options.directory, 'data')} }, delete: { enabled: true } }`,
-    `http: { addr: "127.0.0.1:${options.port}"${options.tls ? `, tls: { certificate: ${options.tls.certificate}, key: ${options.tls.key} }` : ''} }`,
+    `http: { addr: "127.0.0.1:${options.port}"${tlsBlock(options.tls)} }`,
   ];
   if (options.htpasswd !== undefined) {
     writeFileSync(join(options.directory, 'htpasswd'), options.htpasswd);
@@ -52,7 +56,10 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
   const address = `127.0.0.1:${options.port}`;
   const scheme = options.tls ? 'https' : 'http';
   const curl = (args: string[], input?: Buffer): string => {
-    const argv = ['-sS', '-k', '--max-time', '60', ...args];
+    const { clients } = options.tls ?? {};
+    const proof = clients === undefined ? [] : ['--cert', clients.client.cert, '--key', clients.client.key];
+    if (options.pushAs !== undefined) proof.push('-u', options.pushAs);
+    const argv = ['-sS', '-k', '--max-time', '60', ...proof, ...args];
     const [file, list] = options.namespace ? options.namespace.command('curl', argv) : ['curl', argv];
     return execFileSync(file, list, { input, encoding: 'utf8', maxBuffer: 64 << 20, stdio: ['pipe', 'pipe', 'pipe'] });
   };
@@ -148,4 +155,10 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
       await ended;
     },
   };
+}
+
+function tlsBlock(tls: RegistryOptions['tls']): string {
+  if (tls === undefined) return '';
+  const clients = tls.clients === undefined ? '' : `, clientcas: [ ${tls.clients.ca} ]`;
+  return `, tls: { certificate: ${tls.certificate}, key: ${tls.key}${clients} }`;
 }

@@ -9,11 +9,13 @@ import { BlobCache } from './blobs/blob-cache.js';
 import { BlobTransfers } from './blobs/blob-transfers.js';
 import { BlobWriters } from './blobs/blob-writer.js';
 import { registrySettings } from './config.js';
+import type { RegistrySettings } from './config.js';
 import { registryRpc } from './rpc/registry-rpc.js';
 import { Endpoints } from './upstream/endpoints.js';
 import { HttpTransport } from './upstream/http-transport.js';
 import { Manifests } from './upstream/manifests.js';
 import { RegistryClient } from './upstream/registry-client.js';
+import type { RetryRules } from './upstream/retry.js';
 
 /** Parts that tests may replace. */
 export interface RegistryProxyDeps {
@@ -36,18 +38,8 @@ export async function startRegistryProxyService(
   const writers = new BlobWriters();
   const endpoints = new Endpoints(settings);
   const client = new RegistryClient(endpoints, transport);
-  const retry = {
-    attempts: settings.maxDownloadAttempts,
-    firstDelayMs: settings.retryDelayMs,
-    maxDelayMs: settings.maxRetryDelayMs,
-  };
-  // A manifest is what a user waits for with nothing on the screen: fewer tries, shorter waits.
-  const manifestRetry = {
-    ...retry,
-    attempts: Math.min(3, retry.attempts),
-    firstDelayMs: Math.min(250, retry.firstDelayMs),
-    maxDelayMs: Math.min(2_000, retry.maxDelayMs),
-  };
+  const retry = retryRules(settings);
+  const manifestRetry = manifestRetryRules(settings);
   const manifests = new Manifests(client, manifestRetry);
   const transfers = new BlobTransfers({ client, retry, cache, writers });
   const dispose = async (): Promise<void> => {
@@ -64,9 +56,12 @@ export async function startRegistryProxyService(
       engineId: config.engineId,
       config: {
         prepare: (json) => {
-          const apply = endpoints.prepare(parseServiceConfig('registry-proxy', json, 'the new configuration').registry);
+          const next = registrySettings(parseServiceConfig('registry-proxy', json, 'the new configuration'));
+          const apply = [endpoints.prepare(next), transport.prepareProxies(next.proxies)];
           return Promise.resolve(async () => {
-            apply();
+            for (const each of apply) each();
+            Object.assign(retry, retryRules(next));
+            Object.assign(manifestRetry, manifestRetryRules(next));
             client.forgetReached();
             // Certificates may have changed too.
             await transport.reset();
@@ -87,4 +82,20 @@ export async function startRegistryProxyService(
     await dispose();
     throw error;
   }
+}
+
+const retryRules = ({ maxDownloadAttempts, retryDelayMs, maxRetryDelayMs }: RegistrySettings): RetryRules => ({
+  attempts: maxDownloadAttempts,
+  firstDelayMs: retryDelayMs,
+  maxDelayMs: maxRetryDelayMs,
+});
+
+/** A manifest is what a user waits for with nothing on the screen: fewer tries, shorter waits. */
+function manifestRetryRules(settings: RegistrySettings): RetryRules {
+  const { attempts, firstDelayMs, maxDelayMs } = retryRules(settings);
+  return {
+    attempts: Math.min(3, attempts),
+    firstDelayMs: Math.min(250, firstDelayMs),
+    maxDelayMs: Math.min(2_000, maxDelayMs),
+  };
 }

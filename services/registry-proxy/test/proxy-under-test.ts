@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { once } from 'node:events';
 import type { RegistryConfig } from '@flotilla/config';
 import { silentLogger } from '@flotilla/log';
-import { registry } from '@flotilla/proto';
+import { config as configProto, registry } from '@flotilla/proto';
 import type { common } from '@flotilla/proto';
 import { connect } from '@flotilla/rpc';
 import type { TypedClient } from '@flotilla/rpc';
@@ -12,6 +12,8 @@ import { startRegistryProxyService } from '../src/index.js';
 
 export interface ProxyUnderTest extends AsyncDisposable {
   readonly client: TypedClient<typeof registry.RegistryServiceService>;
+  /** Change the `registry` block as a reload does. */
+  reload(settings: Partial<RegistryConfig['registry']>): Promise<void>;
 }
 
 export const noCredentials: common.RegistryCredentials | undefined = undefined;
@@ -47,10 +49,17 @@ export async function startProxy(
   };
   const server = await startRegistryProxyService(config, { log: silentLogger() });
   const client = connect(registry.RegistryServiceService, server.address, { log: silentLogger() });
+  const control = connect(configProto.ConfigServiceService, server.address, { log: silentLogger() });
   return {
     client,
+    async reload(changes) {
+      const configJson = JSON.stringify({ ...config, registry: { ...config.registry, ...changes } });
+      await control.prepareConfig({ reloadId: 'r1', configJson }, { deadlineMs: 5_000 });
+      await control.commitConfig({ reloadId: 'r1' }, { deadlineMs: 5_000 });
+    },
     async [Symbol.asyncDispose]() {
       client.close();
+      control.close();
       await server[Symbol.asyncDispose]();
     },
   };

@@ -545,6 +545,7 @@ describe('the rest', () => {
     const endpoints = new Endpoints({
       mirrors: ['http://127.0.0.1:1'],
       insecureRegistries: ['10.0.0.0/8', 'plain:80'],
+      certsDir: join(root.path, 'certs.d'),
     });
     expect((await endpoints.candidates('docker.io')).map(({ origin }) => origin)).toEqual([
       'http://127.0.0.1:1',

@@ -1,8 +1,9 @@
 import { readFile, readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { rootCertificates } from 'node:tls';
-import { invalidArgument } from '@flotilla/errors';
+import { invalidArgument, messageOf } from '@flotilla/errors';
 import { hasCode } from '@flotilla/sys';
+import type { CertificateFiles } from './hosts-file.js';
 
 /** TLS material for one registry. */
 export interface Certificates {
@@ -13,12 +14,36 @@ export interface Certificates {
 
 /**
  * Read `<directory>/<host[:port]>/`: `*.crt` are authorities, `x.cert` with `x.key` a client pair (Docker's certs.d).
- * A directory that does not exist gives nothing.
+ * A directory that does not exist gives nothing. `named` come from a hosts.toml: its pair wins.
  *
- * @throws EngineError `invalidArgument` for a certificate without its key or the other way round.
+ * @throws EngineError `invalidArgument` for a certificate without its key or the other way round, or a named file that cannot be read.
  */
-export async function readCertificates(directory: string, host: string): Promise<Certificates> {
-  const folder = join(directory, host);
+export async function readCertificates(
+  directory: string,
+  host: string,
+  named?: CertificateFiles,
+): Promise<Certificates> {
+  const found = await readFolder(join(directory, host));
+  if (named === undefined) return found;
+  const [certificate = '', key = ''] = named.clientPair ?? [];
+  return {
+    authorities: [...(await Promise.all(named.authorities.map(readNamed))), ...found.authorities],
+    client:
+      certificate === ''
+        ? found.client
+        : { certificate: await readNamed(certificate), key: await readNamed(key === '' ? certificate : key) },
+  };
+}
+
+async function readNamed(path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    throw invalidArgument(`a certificate of hosts.toml cannot be read: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+async function readFolder(folder: string): Promise<Certificates> {
   let names: string[];
   try {
     names = (await readdir(folder)).sort();
@@ -47,18 +72,17 @@ export async function readCertificates(directory: string, host: string): Promise
 }
 
 /** Another text whenever `readCertificates` may give something else. */
-export async function certificatesVersion(directory: string, host: string): Promise<string> {
+export async function certificatesVersion(directory: string, host: string, named?: CertificateFiles): Promise<string> {
   const folder = join(directory, host);
-  try {
-    const names = (await readdir(folder)).sort();
-    const files = await Promise.all(names.map((name) => stat(join(folder, name))));
-    return files
-      .map(({ ino, size, mtimeMs, ctimeMs }, at) => [names[at], ino, size, mtimeMs, ctimeMs].join())
-      .join('/');
-  } catch {
-    // Not there, or just being changed: reading it says what is wrong.
-    return '';
-  }
+  const names = await readdir(folder).catch(() => []);
+  const paths = names.sort().map((name) => join(folder, name));
+  paths.push(...(named?.authorities ?? []), ...(named?.clientPair ?? []));
+  const versions = paths.map(async (path) => {
+    // One that is not there, or just being changed, is told of when it is read.
+    const info = await stat(path).catch(() => undefined);
+    return [path, info?.ino, info?.size, info?.mtimeMs, info?.ctimeMs].join();
+  });
+  return (await Promise.all(versions)).join('/');
 }
 
 let systemAuthorities: Promise<readonly string[]> | undefined;

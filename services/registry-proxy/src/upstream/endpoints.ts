@@ -1,7 +1,9 @@
 import { lookup } from 'node:dns/promises';
 import { BlockList, isIP } from 'node:net';
-import { invalidArgument } from '@flotilla/errors';
-import { parseUrl } from './http-transport.js';
+import { invalidArgument, notFound } from '@flotilla/errors';
+import { readHostsFile } from './hosts-file.js';
+import type { Capability, CertificateFiles, RegistryHost } from './hosts-file.js';
+import { parseUrl } from './parse-url.js';
 
 /** One way to reach a registry. */
 export interface Endpoint {
@@ -10,16 +12,26 @@ export interface Endpoint {
   /** Without a path. */
   readonly origin: string;
   readonly host: string;
+  /** Where the distribution API begins: `/v2` unless a hosts.toml says otherwise. */
+  readonly apiPath: string;
   /** False: any certificate will do. */
   readonly verifyTls: boolean;
+  /** Beside those of certs.d. */
+  readonly certificates?: CertificateFiles;
   readonly isMirror: boolean;
+  /** Absent: all. */
+  readonly capabilities?: ReadonlySet<Capability>;
+  /** `ns` parameter of every request: tells a mirror of several registries which one is meant (containerd's). */
+  readonly namespace?: string;
 }
 
 export interface EndpointRules {
   /** Host[:port] or CIDR. Loopback addresses are insecure without being named. */
   readonly insecureRegistries: readonly string[];
-  /** URLs of mirrors of Docker Hub. */
+  /** URLs of mirrors of Docker Hub, for which a hosts.toml of docker.io takes precedence. */
   readonly mirrors: readonly string[];
+  /** Holds `HOST[:PORT]/hosts.toml`. */
+  readonly certsDir: string;
 }
 
 const hubDomain = 'docker.io';
@@ -54,22 +66,46 @@ export class Endpoints {
     return this.#rules.mirrors;
   }
 
-  async candidates(domain: string): Promise<Endpoint[]> {
+  /**
+   * @throws EngineError `invalidArgument` for a malformed hosts.toml; `notFound` when it leaves nobody to ask for this.
+   */
+  async candidates(domain: string, capability: Capability = 'pull'): Promise<Endpoint[]> {
+    const file = await readHostsFile(this.#rules.certsDir, domain);
+    const own = await this.#ownEndpoints(domain);
+    const all =
+      file === undefined
+        ? [...(domain === hubDomain ? this.#hubMirrors() : []), ...own]
+        : [
+            ...file.mirrors.map((host) => this.#fromFile(domain, host, !own.some((it) => it.origin === host.origin))),
+            ...(file.server === undefined ? own : [this.#fromFile(domain, file.server, false)]),
+          ];
+    const able = all.filter(({ capabilities }) => capabilities?.has(capability) !== false);
+    if (able.length === 0) throw noHosts(capability, domain);
+    return able;
+  }
+
+  #fromFile(domain: string, { origin, verifyTls, ...host }: RegistryHost, isMirror: boolean): Endpoint {
+    const namespace = isMirror ? { namespace: domain } : {};
+    const { host: name } = new URL(origin);
+    const isTrusted = !verifyTls || this.#rules.insecureNames.has(name);
+    return { domain, origin, host: name, ...host, verifyTls: !isTrusted, isMirror, ...namespace };
+  }
+
+  #hubMirrors(): Endpoint[] {
+    return this.mirrors.map((url) => {
+      const { origin, host, pathname } = new URL(url);
+      const verifyTls = !this.#rules.insecureNames.has(host);
+      return { domain: hubDomain, origin, host, apiPath: `${pathname}v2`, verifyTls, isMirror: true };
+    });
+  }
+
+  async #ownEndpoints(domain: string): Promise<Endpoint[]> {
+    const apiPath = '/v2';
     if (domain === hubDomain) {
-      const mirrors = this.mirrors.map((url): Endpoint => {
-        const { origin, host } = new URL(url);
-        return { domain, origin, host, verifyTls: !this.#rules.insecureNames.has(host), isMirror: true };
-      });
-      return [...mirrors, { domain, origin: `https://${hubHost}`, host: hubHost, verifyTls: true, isMirror: false }];
+      return [{ domain, origin: `https://${hubHost}`, host: hubHost, apiPath, verifyTls: true, isMirror: false }];
     }
     const secure = !(await this.isInsecure(domain));
-    const https: Endpoint = {
-      domain,
-      origin: `https://${domain}`,
-      host: domain,
-      verifyTls: secure,
-      isMirror: false,
-    };
+    const https = { domain, origin: `https://${domain}`, host: domain, apiPath, verifyTls: secure, isMirror: false };
     return secure ? [https] : [https, { ...https, origin: `http://${domain}` }];
   }
 
@@ -89,14 +125,19 @@ export class Endpoints {
   }
 }
 
+/** A hosts.toml left nobody to ask. */
+export const noHosts = (capability: Capability, domain: string) =>
+  notFound(`no ${capability} hosts for ${domain}: see its hosts.toml`);
+
 interface CheckedRules {
   readonly insecureNames: ReadonlySet<string>;
   readonly insecureCidrs: readonly string[];
   readonly insecureNetworks: BlockList;
   readonly mirrors: readonly string[];
+  readonly certsDir: string;
 }
 
-function checkRules({ insecureRegistries, mirrors }: EndpointRules): CheckedRules {
+function checkRules({ insecureRegistries, mirrors, certsDir }: EndpointRules): CheckedRules {
   const insecureCidrs = ['127.0.0.0/8', '::1/128'];
   const insecureNames = new Set<string>();
   for (const entry of insecureRegistries) {
@@ -115,6 +156,7 @@ function checkRules({ insecureRegistries, mirrors }: EndpointRules): CheckedRule
     insecureNames,
     insecureCidrs,
     insecureNetworks,
+    certsDir,
     mirrors: mirrors.map((it) => (it.endsWith('/') ? it : `${it}/`)),
   };
 }

@@ -1,7 +1,12 @@
+import { isIP } from 'node:net';
 import { Readable } from 'node:stream';
 import { isEngineError } from '@flotilla/errors';
 import type { Dispatcher } from 'undici';
 import { certificatesVersion, readCertificates, trustedAuthorities } from './certificates.js';
+import type { CertificateFiles } from './hosts-file.js';
+import { parseUrl } from './parse-url.js';
+import { proxyChoice } from './proxy-rules.js';
+import type { ProxyChoice, ProxyRules } from './proxy-rules.js';
 import { RegistryError, readRegistryError } from './registry-error.js';
 import { toTransportError } from './transport-error.js';
 
@@ -13,12 +18,6 @@ export interface TransportOptions {
   readonly bodyTimeoutMs: number;
   readonly proxies?: ProxyRules | undefined;
   readonly userAgent: string;
-}
-
-export interface ProxyRules {
-  readonly httpProxy: string;
-  readonly httpsProxy: string;
-  readonly noProxy: string;
 }
 
 /** A body that can be sent again: after a redirect, or with another token. */
@@ -35,6 +34,8 @@ export interface HttpRequest {
   readonly url: URL;
   /** False: any certificate will do. */
   readonly verifyTls: boolean;
+  /** For the URL's own host, beside what certs.d has for it. */
+  readonly certificates?: CertificateFiles | undefined;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: string | HttpBody | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -61,9 +62,20 @@ const redirects = new Set([301, 302, 303, 307, 308]);
 export class HttpTransport implements AsyncDisposable {
   readonly #options: TransportOptions;
   readonly #agents = new Map<string, { readonly certificates: string; readonly agent: Promise<Dispatcher> }>();
+  #proxyFor: ProxyChoice;
 
+  /** @throws EngineError `invalidArgument` for a bad proxy. */
   constructor(options: TransportOptions) {
     this.#options = options;
+    this.#proxyFor = proxyChoice(options.proxies);
+  }
+
+  /** Check new proxies; what is returned puts them in force. */
+  prepareProxies(rules: ProxyRules | undefined): () => void {
+    const choice = proxyChoice(rules);
+    return () => {
+      this.#proxyFor = choice;
+    };
   }
 
   /**
@@ -106,7 +118,11 @@ export class HttpTransport implements AsyncDisposable {
     try {
       const { request } = await loadUndici();
       const answer = await request(url, {
-        dispatcher: await this.#agent(url, wanted.verifyTls || url.host !== wanted.url.host),
+        dispatcher: await this.#agent(
+          url,
+          wanted.verifyTls || url.host !== wanted.url.host,
+          url.host === wanted.url.host ? wanted.certificates : undefined,
+        ),
         method,
         headers,
         ...(body === undefined ? {} : { body: typeof body === 'string' ? body : Readable.from(body.read()) }),
@@ -123,19 +139,20 @@ export class HttpTransport implements AsyncDisposable {
       };
     } catch (error) {
       signal?.throwIfAborted();
-      throw isEngineError(error) ? error : toTransportError(error, method, url);
+      throw isEngineError(error) ? error : toTransportError(error, method, url, this.#proxyFor(url));
     }
   }
 
   /** As dockerd, certificates are looked at for every request: what was put into certs.d counts at once. */
-  async #agent(url: URL, verifyTls: boolean): Promise<Dispatcher> {
-    const key = `${url.origin} ${verifyTls}`;
+  async #agent(url: URL, verifyTls: boolean, named: CertificateFiles | undefined): Promise<Dispatcher> {
     const { certsDir } = this.#options;
-    const certificates = url.protocol === 'https:' ? await certificatesVersion(certsDir, url.host) : '';
+    const isTls = url.protocol === 'https:';
+    const key = [url.origin, verifyTls, ...(named?.authorities ?? []), '-', ...(named?.clientPair ?? [])].join(' ');
+    const certificates = isTls ? await certificatesVersion(certsDir, url.host, named) : '';
     const known = this.#agents.get(key);
     if (known?.certificates === certificates) return known.agent;
     if (known !== undefined) closeWhenDone(known.agent);
-    const agent = this.#makeAgent(url, verifyTls);
+    const agent = this.#makeAgent(url, verifyTls, named);
     this.#agents.set(key, { certificates, agent });
     agent.catch(() => {
       if (this.#agents.get(key)?.agent === agent) this.#agents.delete(key);
@@ -143,22 +160,32 @@ export class HttpTransport implements AsyncDisposable {
     return agent;
   }
 
-  async #makeAgent(url: URL, verifyTls: boolean): Promise<Dispatcher> {
-    const { connectTimeoutMs, proxies } = this.#options;
-    const connect: Record<string, unknown> = { timeout: connectTimeoutMs };
+  async #makeAgent(url: URL, verifyTls: boolean, named: CertificateFiles | undefined): Promise<Dispatcher> {
+    const { connectTimeoutMs, certsDir } = this.#options;
+    const tls: Record<string, unknown> = {};
     if (url.protocol === 'https:') {
-      const { authorities, client } = await readCertificates(this.#options.certsDir, url.host);
+      const { authorities, client } = await readCertificates(certsDir, url.host, named);
       // Hundreds of certificates: not where none is looked at.
-      if (verifyTls) connect['ca'] = [...(await trustedAuthorities()), ...authorities];
-      connect['rejectUnauthorized'] = verifyTls;
+      if (verifyTls) tls['ca'] = [...(await trustedAuthorities()), ...authorities];
+      tls['rejectUnauthorized'] = verifyTls;
       if (client !== undefined) {
-        connect['cert'] = client.certificate;
-        connect['key'] = client.key;
+        tls['cert'] = client.certificate;
+        tls['key'] = client.key;
       }
     }
-    const { Agent, EnvHttpProxyAgent } = await loadUndici();
-    const common = { connect, allowH2: false, keepAliveTimeout: 15_000, maxHeaderSize: 64 * 1024 };
-    return proxies === undefined ? new Agent(common) : new EnvHttpProxyAgent({ ...common, ...proxies });
+    const { Agent, ProxyAgent } = await loadUndici();
+    const common = { allowH2: false, keepAliveTimeout: 15_000, maxHeaderSize: 64 * 1024 };
+    const proxy = this.#proxyFor(url);
+    if (proxy === undefined) return new Agent({ ...common, connect: { timeout: connectTimeoutMs, ...tls } });
+    const name = url.hostname.replace(/^\[|\]$/g, '');
+    return new ProxyAgent({
+      ...common,
+      uri: proxy.href,
+      // Plain requests go to the proxy whole, as Go's client sends them; many proxies allow CONNECT to 443 only.
+      proxyTunnel: url.protocol === 'https:',
+      proxyTls: { timeout: connectTimeoutMs, ca: [...(await trustedAuthorities())] },
+      requestTls: { timeout: connectTimeoutMs, ...tls, ...(isIP(name) === 0 ? { servername: name } : {}) },
+    });
   }
 
   /** Forget certificates and connections, e.g. after a change of certs.d. What runs goes on. */
@@ -227,14 +254,5 @@ export async function discard(body: HttpResponse['body']): Promise<void> {
     await body.dump();
   } catch {
     // It failed while being thrown away.
-  }
-}
-
-/** null instead of an exception (URL.parse of newer Nodes). */
-export function parseUrl(text: string, base?: URL): URL | null {
-  try {
-    return new URL(text, base);
-  } catch {
-    return null;
   }
 }

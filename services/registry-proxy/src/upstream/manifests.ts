@@ -50,30 +50,35 @@ export class Manifests {
   }
 
   #fetchOnce({ repository, target, credentials, signal }: ManifestRequest): Promise<FetchedManifest> {
-    return this.#client.withRegistry(repository.domain, signal, async (registry) => {
-      const response = await this.#client.request(registry, {
-        method: 'GET',
-        path: `${repository.path}/manifests/${target}`,
-        headers: { accept: acceptedManifestTypes.join(', ') },
-        scope: pullScope(repository),
-        credentials,
-        signal,
-      });
-      let content: Buffer | undefined;
-      try {
-        content = await readBounded(response.body, maxManifestBytes);
-      } catch (error) {
-        signal?.throwIfAborted();
-        throw toTransportError(error, 'GET', response.url);
-      }
-      if (content === undefined) throw internal(`manifest of ${target} is larger than ${maxManifestBytes} bytes`);
-      const digest = sha256Of(content);
-      const stated = isDigest(target) ? target : response.headers.get('docker-content-digest');
-      if (stated?.startsWith('sha256:') === true && stated !== digest) {
-        throw dataLoss(`manifest verification failed for digest ${stated}`);
-      }
-      return { mediaType: mediaTypeOf(response.headers.get('content-type')), digest, content };
-    });
+    return this.#client.withRegistry(
+      repository.domain,
+      signal,
+      async (registry) => {
+        const response = await this.#client.request(registry, {
+          method: 'GET',
+          path: `${repository.path}/manifests/${target}`,
+          headers: { accept: acceptedManifestTypes.join(', ') },
+          scope: pullScope(repository),
+          credentials,
+          signal,
+        });
+        let content: Buffer | undefined;
+        try {
+          content = await readBounded(response.body, maxManifestBytes);
+        } catch (error) {
+          signal?.throwIfAborted();
+          throw toTransportError(error, 'GET', response.url);
+        }
+        if (content === undefined) throw internal(`manifest of ${target} is larger than ${maxManifestBytes} bytes`);
+        const digest = sha256Of(content);
+        const stated = isDigest(target) ? target : response.headers.get('docker-content-digest');
+        if (stated?.startsWith('sha256:') === true && stated !== digest) {
+          throw dataLoss(`manifest verification failed for digest ${stated}`);
+        }
+        return { mediaType: mediaTypeOf(response.headers.get('content-type')), digest, content };
+      },
+      { capability: isDigest(target) ? 'pull' : 'resolve' },
+    );
   }
 }
 

@@ -1,11 +1,15 @@
 import { parseChallenges } from './challenges.js';
 import type { Challenge } from './challenges.js';
+import { CircuitBreaker } from './circuit-breaker.js';
 import { basicAuthorization, hasCredentials } from './credentials.js';
 import type { Credentials } from './credentials.js';
+import { noHosts } from './endpoints.js';
 import type { Endpoint, Endpoints } from './endpoints.js';
+import type { Capability } from './hosts-file.js';
 import { discard, errorOf } from './http-transport.js';
 import type { HttpBody, HttpMethod, HttpRequest, HttpResponse, HttpTransport } from './http-transport.js';
-import { NoCredentialsError, RegistryError, TransportError } from './registry-error.js';
+import { parseUrl } from './parse-url.js';
+import { NoCredentialsError, RegistryError, TransportError, isOutage } from './registry-error.js';
 import { Tokens } from './tokens.js';
 import type { TokenRequest } from './tokens.js';
 
@@ -28,8 +32,16 @@ export interface RepositoryRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface RegistryNeeds {
+  /** `pull` when absent. */
+  readonly capability?: Capability;
+  /** The caller can do without an answer: addresses that keep failing are not waited for. */
+  readonly canDoWithout?: boolean;
+}
+
 const reachedForMs = 10 * 60_000;
 const pingTimeoutMs = 15_000;
+const circuitRules = { failures: 3, openMs: 15_000, maxOpenMs: 120_000 };
 
 /** Authenticated requests to registries. Statuses of 400 and more are thrown as RegistryError. */
 export class RegistryClient {
@@ -37,6 +49,7 @@ export class RegistryClient {
   readonly #transport: HttpTransport;
   readonly #tokens: Tokens;
   readonly #reached = new Map<string, { readonly registry: ReachedRegistry; readonly until: number }>();
+  readonly #breaker = new CircuitBreaker(circuitRules);
 
   constructor(endpoints: Endpoints, transport: HttpTransport) {
     this.#endpoints = endpoints;
@@ -46,6 +59,7 @@ export class RegistryClient {
 
   /**
    * Run `use` against the first of the registry's addresses that answers. A mirror that refuses or breaks is passed over.
+   * An address that keeps failing (open circuit) is asked only by who has no other way.
    *
    * @throws TransportError of the last address when none answers: of https and plain http the plain attempt's, as in Docker.
    */
@@ -53,8 +67,9 @@ export class RegistryClient {
     domain: string,
     signal: AbortSignal | undefined,
     use: (registry: ReachedRegistry) => Promise<T>,
+    { capability = 'pull', canDoWithout = false }: RegistryNeeds = {},
   ): Promise<T> {
-    return this.#withFirst(await this.#orderedCandidates(domain), signal, use);
+    return this.#withFirst(await this.#orderedCandidates(domain, capability), signal, use, canDoWithout);
   }
 
   /** As `withRegistry`, but never a mirror: for what changes the registry, and for credentials that are to be proved. */
@@ -62,68 +77,85 @@ export class RegistryClient {
     domain: string,
     signal: AbortSignal | undefined,
     use: (registry: ReachedRegistry) => Promise<T>,
+    capability: Capability = 'pull',
   ): Promise<T> {
-    const candidates = await this.#orderedCandidates(domain);
-    return this.#withFirst(
-      candidates.filter(({ isMirror }) => !isMirror),
-      signal,
-      use,
-    );
+    const candidates = await this.#orderedCandidates(domain, capability);
+    const own = candidates.filter(({ isMirror }) => !isMirror);
+    if (own.length === 0) throw noHosts(capability, domain);
+    return this.#withFirst(own, signal, use, false);
   }
 
   async #withFirst<T>(
     candidates: readonly Endpoint[],
     signal: AbortSignal | undefined,
     use: (registry: ReachedRegistry) => Promise<T>,
+    canDoWithout: boolean,
   ): Promise<T> {
     let failure: unknown;
-    for (const endpoint of candidates) {
-      let registry: ReachedRegistry;
-      try {
-        registry = await this.reach(endpoint, signal);
-      } catch (error) {
-        if (!(error instanceof TransportError)) throw error;
-        failure = error;
-        continue;
+    for (const [at, endpoint] of candidates.entries()) {
+      const address = addressOf(endpoint);
+      if (canDoWithout || at < candidates.length - 1) {
+        const refusal = this.#breaker.refusal(address);
+        if (refusal !== undefined) {
+          failure = refusal;
+          continue;
+        }
       }
+      let isReached = false;
       try {
-        return await use(registry);
+        const registry = await this.reach(endpoint, signal);
+        isReached = true;
+        const result = await use(registry);
+        this.#breaker.succeeded(address);
+        return result;
       } catch (error) {
-        if (error instanceof TransportError) this.#reached.delete(endpoint.origin);
-        if (!endpoint.isMirror || signal?.aborted === true) throw error;
+        if (error instanceof TransportError) this.#reached.delete(address);
+        if (signal?.aborted === true) this.#breaker.abandoned(address);
+        else if (isOutage(error)) this.#breaker.failed(address, error);
+        else this.#breaker.succeeded(address);
+        const isPassedOver = isReached ? endpoint.isMirror : endpoint.isMirror || error instanceof TransportError;
+        if (!isPassedOver || signal?.aborted === true) throw error;
         failure = error;
       }
     }
     throw failure;
   }
 
+  /** Addresses that are spared because they keep failing. */
+  get openCircuits(): string[] {
+    return this.#breaker.open;
+  }
+
   /** An address that answered before stands for its registry: https is not tried again where plain http was found. */
-  async #orderedCandidates(domain: string): Promise<Endpoint[]> {
-    const candidates = await this.#endpoints.candidates(domain);
-    const known = candidates.find(({ origin, isMirror }) => !isMirror && this.#known(origin) !== undefined);
+  async #orderedCandidates(domain: string, capability: Capability): Promise<Endpoint[]> {
+    const candidates = await this.#endpoints.candidates(domain, capability);
+    const known = candidates.find((it) => !it.isMirror && this.#known(addressOf(it)) !== undefined);
     return known === undefined ? candidates : candidates.filter((it) => it.isMirror || it === known);
   }
 
-  #known(origin: string): ReachedRegistry | undefined {
-    const known = this.#reached.get(origin);
+  #known(address: string): ReachedRegistry | undefined {
+    const known = this.#reached.get(address);
     return known !== undefined && known.until > Date.now() ? known.registry : undefined;
   }
 
   /** Ask `GET /v2/` how to authenticate; remembered for ten minutes. */
   async reach(endpoint: Endpoint, signal?: AbortSignal): Promise<ReachedRegistry> {
-    const known = this.#known(endpoint.origin);
-    if (known !== undefined) return known;
+    const known = this.#known(addressOf(endpoint));
+    // The rest of what is known of it may have changed meanwhile.
+    if (known !== undefined) return { ...known, endpoint };
     const response = await this.#transport.send({
       method: 'GET',
-      url: new URL('/v2/', endpoint.origin),
+      url: apiUrl(endpoint, ''),
       verifyTls: endpoint.verifyTls,
+      certificates: endpoint.certificates,
       headersTimeoutMs: pingTimeoutMs,
       signal,
     });
     await discard(response.body);
     const registry = { endpoint, challenges: challengesOf(response) };
-    if (response.status < 500 && response.status !== 429) {
-      this.#reached.set(endpoint.origin, { registry, until: Date.now() + reachedForMs });
+    // 400 is what a TLS server says to plain HTTP.
+    if (response.status < 500 && ![400, 429].includes(response.status)) {
+      this.#reached.set(addressOf(endpoint), { registry, until: Date.now() + reachedForMs });
     }
     return registry;
   }
@@ -136,13 +168,14 @@ export class RegistryClient {
   /** One request, with one more try after a 401 with the challenge that came with it. */
   async request(registry: ReachedRegistry, wanted: RepositoryRequest): Promise<HttpResponse> {
     const { endpoint } = registry;
-    const url = typeof wanted.path === 'string' ? new URL(`/v2/${wanted.path}`, endpoint.origin) : wanted.path;
+    const url = typeof wanted.path === 'string' ? apiUrl(endpoint, wanted.path) : wanted.path;
     const isOwn = url.origin === endpoint.origin;
     const send = async (authorization: string | undefined): Promise<HttpResponse> => {
       const request: HttpRequest = {
         method: wanted.method,
         url,
         verifyTls: endpoint.verifyTls || url.host !== endpoint.host,
+        certificates: url.host === endpoint.host ? endpoint.certificates : undefined,
         headers: { ...wanted.headers, ...(authorization === undefined ? {} : { authorization }) },
         body: wanted.body,
         headersTimeoutMs: wanted.headersTimeoutMs,
@@ -166,7 +199,7 @@ export class RegistryClient {
   /** Prove credentials against `GET /v2/`. Gives a refresh token where the registry makes one. */
   async logIn(registry: ReachedRegistry, credentials: Credentials, signal?: AbortSignal): Promise<string> {
     const { endpoint } = registry;
-    const url = new URL('/v2/', endpoint.origin);
+    const url = apiUrl(endpoint, '');
     const bearer = registry.challenges.find(({ scheme }) => scheme === 'bearer');
     let authorization: string | undefined;
     let refreshToken = '';
@@ -175,7 +208,7 @@ export class RegistryClient {
         challenge: bearer,
         scope: '',
         credentials,
-        verifyTls: endpoint.verifyTls,
+        ...tlsOfToken(endpoint, bearer),
         offline: true,
         signal,
       };
@@ -190,6 +223,7 @@ export class RegistryClient {
       method: 'GET',
       url,
       verifyTls: endpoint.verifyTls,
+      certificates: endpoint.certificates,
       headers: authorization === undefined ? {} : { authorization },
       headersTimeoutMs: pingTimeoutMs,
       signal,
@@ -217,7 +251,7 @@ export class RegistryClient {
         challenge: bearer,
         scope,
         credentials: own,
-        verifyTls: endpoint.verifyTls,
+        ...tlsOfToken(endpoint, bearer),
         signal,
       };
       return `Bearer ${(await this.#tokens.get(request)).value}`;
@@ -233,6 +267,23 @@ export class RegistryClient {
     const own = endpoint.isMirror ? undefined : credentials;
     this.#tokens.forget({ challenge: bearer, scope, credentials: own, verifyTls: endpoint.verifyTls });
   }
+}
+
+const addressOf = ({ origin, apiPath }: Endpoint): string => `${origin}${apiPath}`;
+
+/** `path`: below the API's root. */
+function apiUrl({ origin, apiPath, namespace }: Endpoint, path: string): URL {
+  const url = new URL(`${apiPath}/${path}`, origin);
+  if (namespace !== undefined) url.searchParams.set('ns', namespace);
+  return url;
+}
+
+function tlsOfToken(
+  { verifyTls, host, certificates }: Endpoint,
+  { parameters }: Challenge,
+): Pick<TokenRequest, 'verifyTls' | 'certificates'> {
+  const isSameHost = parseUrl(parameters.get('realm') ?? '')?.host === host;
+  return { verifyTls, certificates: isSameHost ? certificates : undefined };
 }
 
 const needsToken = (challenges: readonly Challenge[]): boolean => challenges.some(({ scheme }) => scheme === 'bearer');

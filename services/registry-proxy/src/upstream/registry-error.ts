@@ -56,6 +56,15 @@ export function isRetryable(error: unknown): boolean {
   return (error instanceof RegistryError || error instanceof TransportError) && error.isRetryable;
 }
 
+/**
+ * Whether the registry does not do its work: not reached, silent, broken or overloaded. What it refuses, a certificate
+ * that is not trusted and answers that make no sense are none.
+ */
+export function isOutage(error: unknown): boolean {
+  if (error instanceof TransportError) return error.isRetryable || error.isUnreachable;
+  return error instanceof RegistryError && error.isRetryable;
+}
+
 const maxErrorBody = 64 * 1024;
 const codeNames: ReadonlyMap<string, string> = new Map([['TOOMANYREQUESTS', 'toomanyrequests']]);
 const statusCodes: ReadonlyMap<number, readonly [code: string, message: string]> = new Map([

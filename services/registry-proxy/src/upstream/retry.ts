@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { RegistryError } from './registry-error.js';
 
 export interface RetryRules {
-  /** All tries together. */
+  /** All tries together. Changes with the configuration: read it when it is needed. */
   readonly attempts: number;
   /** Before the second try; doubled for each further one. */
   readonly firstDelayMs: number;

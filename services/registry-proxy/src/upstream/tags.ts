@@ -1,7 +1,8 @@
 import { JsonReader } from '@flotilla/oci';
 import type { Reference } from '@flotilla/oci';
 import type { Credentials } from './credentials.js';
-import { parseUrl, readBounded } from './http-transport.js';
+import { readBounded } from './http-transport.js';
+import { parseUrl } from './parse-url.js';
 import { pullScope } from './manifests.js';
 import type { RegistryClient } from './registry-client.js';
 import { RegistryError } from './registry-error.js';

@@ -2,7 +2,9 @@ import { JsonReader } from '@flotilla/oci';
 import type { Challenge } from './challenges.js';
 import { basicAuthorization, fingerprint } from './credentials.js';
 import type { Credentials } from './credentials.js';
-import { errorOf, parseUrl, readBounded } from './http-transport.js';
+import { errorOf, readBounded } from './http-transport.js';
+import { parseUrl } from './parse-url.js';
+import type { CertificateFiles } from './hosts-file.js';
 import type { HttpTransport } from './http-transport.js';
 import { RegistryError } from './registry-error.js';
 
@@ -22,6 +24,8 @@ export interface TokenRequest {
   readonly scope: string;
   readonly credentials: Credentials | undefined;
   readonly verifyTls: boolean;
+  /** Of the registry, for a token server on the same host. */
+  readonly certificates?: CertificateFiles | undefined;
   readonly offline?: boolean;
   readonly signal?: AbortSignal | undefined;
 }
@@ -67,7 +71,7 @@ export class Tokens {
     this.#cache.delete(cacheKey(request));
   }
 
-  async #fetch({ challenge, scope, credentials, verifyTls, offline = false }: TokenRequest): Promise<CachedToken> {
+  async #fetch({ challenge, scope, credentials, offline = false, ...tls }: TokenRequest): Promise<CachedToken> {
     const realm = parseUrl(challenge.parameters.get('realm') ?? '');
     if (realm === null || !['http:', 'https:'].includes(realm.protocol)) {
       throw new RegistryError(401, 'unauthorized', 'invalid realm in the challenge of the registry');
@@ -86,7 +90,7 @@ export class Tokens {
         await this.#transport.send({
           method: 'POST',
           url: realm,
-          verifyTls,
+          ...tls,
           headers: { 'content-type': 'application/x-www-form-urlencoded' },
           body: form.toString(),
         }),
@@ -103,7 +107,7 @@ export class Tokens {
       realm.searchParams.set('offline_token', 'true');
       realm.searchParams.set('client_id', clientId);
     }
-    return this.#read(await this.#transport.send({ method: 'GET', url: realm, verifyTls, headers }));
+    return this.#read(await this.#transport.send({ method: 'GET', url: realm, ...tls, headers }));
   }
 
   async #read(response: Awaited<ReturnType<HttpTransport['send']>>): Promise<CachedToken> {

@@ -48,10 +48,12 @@ const unreachable = new Set([
   'EAI_AGAIN',
 ]);
 
-/** A failed request as `Get "https://host/v2/": dial tcp ...`, as Go's client words it. */
-export function toTransportError(error: unknown, method: string, url: URL): TransportError {
+/** A failed request as `Get "https://host/v2/": dial tcp ...`, as Go's client words it; `proxy`: what it went through. */
+export function toTransportError(error: unknown, method: string, url: URL, proxy?: URL): TransportError {
   const code = codeOf(error);
-  const phrase = phrases.get(code)?.(hostWithPort(url));
+  const isProxyDown = proxy !== undefined && unreachable.has(code);
+  const said = phrases.get(code)?.(hostWithPort(isProxyDown ? proxy : url));
+  const phrase = isProxyDown && said !== undefined ? `proxyconnect tcp: ${said}` : said;
   const text = phrase ?? (error instanceof Error && error.message !== '' ? error.message : code);
   const verb = method.slice(0, 1) + method.slice(1).toLowerCase();
   const certificate = /^(?:ERR_SSL|ERR_TLS|CERT_|DEPTH_|SELF_|UNABLE_)/.test(code);

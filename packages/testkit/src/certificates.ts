@@ -7,8 +7,15 @@ export interface KeyPair {
   readonly key: string;
 }
 
+/** An authority's certificate and what it issued. */
+export interface TestCertificates {
+  readonly ca: string;
+  readonly server: KeyPair;
+  readonly client: KeyPair;
+}
+
 /** An authority, a server's certificate of it for an address, and a client's. */
-export function makeCertificates(directory: string, address: string): { ca: string; server: KeyPair; client: KeyPair } {
+export function makeCertificates(directory: string, address: string): TestCertificates {
   mkdirSync(directory, { recursive: true });
   const openssl = (...args: string[]): void => {
     execFileSync('openssl', args, { cwd: directory, stdio: ['ignore', 'ignore', 'pipe'] });
