@@ -66,7 +66,7 @@ export async function startImageService(
     const check = new StoreCheck({ catalog, content, layers, containers });
     const server = await serve({
       listen: config.listen,
-      services: [imageRpc({ catalog, images, puller, load, containers, layers, check })],
+      services: [imageRpc({ catalog, images, puller, load, save: { catalog, content }, containers, layers, check })],
       log,
       service: 'image',
       version: config.version,

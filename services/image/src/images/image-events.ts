@@ -21,6 +21,8 @@ export const imageDeleted = (id: Digest, config: ImageConfig): EngineEvent => ev
 
 export const imageLoaded = (id: Digest, config: ImageConfig): EngineEvent => event('load', id, id, config);
 
+export const imageSaved = (id: Digest, config: ImageConfig): EngineEvent => event('save', id, id, config);
+
 export const imageImported = (id: Digest, config: ImageConfig): EngineEvent => event('import', id, id, config);
 
 export const imagesPruned = (reclaimedBytes: number): EngineEvent => ({

@@ -1,4 +1,4 @@
-import { invalidArgument } from '@flotilla/errors';
+import { invalidArgument, isEngineError } from '@flotilla/errors';
 import {
   JsonReader,
   digestAlgorithm,
@@ -7,6 +7,7 @@ import {
   hostPlatform,
   isDigest,
   maxManifestBytes,
+  parseImageConfig,
   parseManifest,
   parseReference,
   platformMatches,
@@ -32,31 +33,51 @@ const maxImages = 1000;
 const maxDepth = 3;
 
 /**
- * What an archive holds: `manifest.json` as docker save writes it, or an OCI image layout.
+ * What an archive holds: `manifest.json` as docker save writes it, or an OCI image layout. Of one that is both,
+ * `manifest.json` says what the images are, and the layout brings their manifests.
  *
  * @throws EngineError `invalidArgument`.
  */
 export async function readArchive(archive: ImageArchive, platforms: readonly Platform[]): Promise<ArchivedImage[]> {
-  if (archive.find('manifest.json') !== undefined) return readDockerArchive(archive);
+  if (archive.find('manifest.json') !== undefined) return readDockerArchive(archive, platforms);
   if (archive.find('index.json') !== undefined) return readLayout(archive, platforms);
   throw invalidArgument('invalid archive: does not contain a manifest.json');
 }
 
-async function readDockerArchive(archive: ImageArchive): Promise<ArchivedImage[]> {
+async function readDockerArchive(archive: ImageArchive, platforms: readonly Platform[]): Promise<ArchivedImage[]> {
   const bytes = await archive.read('manifest.json', maxManifestBytes);
   const document: unknown = json.parse(`{"images":${bytes.toString('utf8')}}`);
   const items = json.objects(document as Record<string, unknown>, 'images');
   if (items.length > maxImages) throw invalidArgument(`invalid archive: more than ${maxImages} images`);
+  const manifests = await manifestsByConfig(archive);
   const images: ArchivedImage[] = [];
   for (const item of items) {
+    const configBytes = await archive.read(json.string(item, 'Config'));
+    const { platform } = parseImageConfig(configBytes);
+    if (platforms.length > 0 && !platforms.some((wanted) => platformMatches(wanted, platform))) continue;
     images.push({
-      configBytes: await archive.read(json.string(item, 'Config')),
+      configBytes,
       layerNames: json.strings(item, 'Layers') ?? [],
       names: (json.strings(item, 'RepoTags') ?? []).map((name) => withDefaultTag(parseReference(name))),
-      manifest: undefined,
+      manifest: manifests.get(sha256Of(configBytes)),
     });
   }
+  if (platforms.length > 0) refuseNone(images, platforms);
   return images;
+}
+
+/** The manifests of the layout beside `manifest.json`. One that is not as it should be is left out: nothing needs it. */
+async function manifestsByConfig(archive: ImageArchive): Promise<Map<Digest, NonNullable<ArchivedImage['manifest']>>> {
+  const found = new Map<Digest, NonNullable<ArchivedImage['manifest']>>();
+  if (archive.find('index.json') === undefined) return found;
+  try {
+    for (const { manifest } of await readLayout(archive, [])) {
+      if (manifest !== undefined) found.set(manifest.manifest.config.digest, manifest);
+    }
+  } catch (error) {
+    if (!isEngineError(error, 'invalidArgument')) throw error;
+  }
+  return found;
 }
 
 async function readLayout(archive: ImageArchive, platforms: readonly Platform[]): Promise<ArchivedImage[]> {
@@ -74,11 +95,13 @@ async function readLayout(archive: ImageArchive, platforms: readonly Platform[])
       manifest,
     });
   }
-  if (images.length === 0) {
-    const wanted = platforms[0] ?? hostPlatform();
-    throw invalidArgument(`no image for ${formatPlatform(wanted)} in the archive`);
-  }
+  refuseNone(images, platforms);
   return images;
+}
+
+function refuseNone(images: readonly ArchivedImage[], platforms: readonly Platform[]): void {
+  if (images.length > 0) return;
+  throw invalidArgument(`no image for ${formatPlatform(platforms[0] ?? hostPlatform())} in the archive`);
 }
 
 async function readManifest(

@@ -6,12 +6,14 @@ import { maxConfigBytes, sha256Digest } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
 import { extract } from 'tar-stream';
 import type { Extract } from 'tar-stream';
+import type { LayerCompression } from '../layers/index.js';
 import { compressionOf } from '../pull/blob-compression.js';
 
 /** A file of an archive, spooled to the disk. */
 export interface ArchiveFile {
   readonly path: string;
   readonly size: number;
+  readonly compression: LayerCompression;
   /** Known for compressed and small files, those that are kept as they are; empty for large plain ones. */
   readonly digest: Digest | '';
 }
@@ -84,11 +86,11 @@ export class ImageArchive implements AsyncDisposable {
     const file = await open(path, 'wx', 0o600);
     const hash = createHash('sha256');
     let size = 0;
-    let isHashed = true;
+    let compression: LayerCompression = 'none';
     try {
       for await (const chunk of stream as AsyncIterable<Buffer>) {
-        if (size === 0) isHashed = compressionOf(chunk) !== 'none';
-        if (isHashed || size < hashAlwaysBelow) hash.update(chunk);
+        if (size === 0) compression = compressionOf(chunk);
+        if (compression !== 'none' || size < hashAlwaysBelow) hash.update(chunk);
         let done = 0;
         while (done < chunk.length) done += (await file.write(chunk, done, chunk.length - done)).bytesWritten;
         size += chunk.length;
@@ -96,8 +98,8 @@ export class ImageArchive implements AsyncDisposable {
     } finally {
       await file.close();
     }
-    const isWhole = isHashed || size <= hashAlwaysBelow;
-    this.#files.set(name, { path, size, digest: isWhole ? sha256Digest(hash.digest('hex')) : '' });
+    const isWhole = compression !== 'none' || size <= hashAlwaysBelow;
+    this.#files.set(name, { path, size, compression, digest: isWhole ? sha256Digest(hash.digest('hex')) : '' });
   }
 
   /** The file of that name, symbolic links followed; undefined if there is none. */

@@ -1,7 +1,8 @@
 import { invalidArgument } from '@flotilla/errors';
-import { familiarString, mediaTypes, parseImageConfig, shortId } from '@flotilla/oci';
+import { familiarString, mediaTypes, parseImageConfig, sha256Of, shortId } from '@flotilla/oci';
 import type { Platform } from '@flotilla/oci';
 import type { Catalog, CatalogChange, Hold } from '../catalog/catalog.js';
+import type { LayerRecord } from '../catalog/records.js';
 import { imageLoaded } from '../images/image-events.js';
 import { blobsOf } from '../pull/pull-image.js';
 import type { ProgressLog } from '../pull/progress-log.js';
@@ -9,6 +10,7 @@ import { readArchive } from './archive-contents.js';
 import type { ArchivedImage } from './archive-contents.js';
 import { decompressed } from './decompress-stream.js';
 import { ImageArchive } from './image-archive.js';
+import type { ArchiveFile } from './image-archive.js';
 import { makeImageRecord, placesOf, storeLayer } from './store-image.js';
 import type { StoreDeps } from './store-image.js';
 
@@ -68,6 +70,7 @@ async function loadImage(
   if (config.platform.os !== '' && config.platform.os !== 'linux') {
     throw invalidArgument(`cannot load ${config.platform.os} image on linux`);
   }
+  const known = layersByChain(deps.catalog);
   const stop = new AbortController();
   const stored = await Promise.allSettled(
     placesOf(config.diffIds).map(async (place, at) => {
@@ -76,6 +79,8 @@ async function loadImage(
         const file = archive.find(name);
         if (file === undefined)
           throw invalidArgument(`invalid archive: does not contain ${JSON.stringify(name.slice(0, 200))}`);
+        const reused = reuseLayer(deps, file, known.get(place.chainId), hold);
+        if (reused !== undefined) return reused;
         const onProgress = (readBytes: number): void =>
           bars?.detail(shortId(place.diffId), 'Loading layer', readBytes, file.size);
         onProgress(0);
@@ -91,8 +96,12 @@ async function loadImage(
     if (result.status === 'rejected') throw stop.signal.reason;
     return result.value;
   });
-  // A manifest names blobs: it is kept only if they all are.
-  const kept = layers.every(({ isKept }) => isKept) ? image.manifest : undefined;
+  const kept = fitsTo(
+    image,
+    layers.map(({ record }) => record),
+  )
+    ? image.manifest
+    : undefined;
   const record = await makeImageRecord(
     deps,
     {
@@ -112,6 +121,34 @@ async function loadImage(
   await content.settled(blobsOf(record).map(({ digest }) => digest));
   signal.throwIfAborted();
   return commitLoaded(deps, record, config, image, log);
+}
+
+function layersByChain(catalog: Catalog): Map<string, LayerRecord> {
+  return new Map(catalog.all().flatMap(({ record }) => record.layers.map((layer) => [layer.chainId, layer])));
+}
+
+/** A plain layer that is in the stores already is not compressed again; a compressed one is kept, as its manifest names it. */
+function reuseLayer(
+  { layers, content }: LoadDeps,
+  { compression }: ArchiveFile,
+  known: LayerRecord | undefined,
+  hold: Hold,
+): { record: LayerRecord; sizeBytes: number } | undefined {
+  if (compression !== 'none' || known === undefined) return undefined;
+  if (!layers.has(known.chainId) || !content.has(known.blob.digest)) return undefined;
+  hold.layers([known.chainId]);
+  hold.blobs([known.blob.digest]);
+  return { record: known, sizeBytes: Number(layers.sizeOf(known.chainId)) };
+}
+
+/** A manifest names blobs: it is kept only if they are those that were stored. */
+function fitsTo({ manifest, configBytes }: ArchivedImage, layers: readonly LayerRecord[]): boolean {
+  return (
+    manifest !== undefined &&
+    manifest.manifest.config.digest === sha256Of(configBytes) &&
+    manifest.manifest.layers.length === layers.length &&
+    manifest.manifest.layers.every(({ digest }, at) => digest === layers[at]?.blob.digest)
+  );
 }
 
 async function commitLoaded(

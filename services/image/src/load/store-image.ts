@@ -5,8 +5,7 @@ import type { Digest } from '@flotilla/oci';
 import type { Hold } from '../catalog/catalog.js';
 import type { BlobRecord, ImageRecord, LayerRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
-import type { LayerStore } from '../layers/index.js';
-import { compressionOfFile } from '../pull/blob-compression.js';
+import type { LayerCompression, LayerStore } from '../layers/index.js';
 
 export interface StoreDeps {
   readonly content: ContentStore;
@@ -18,6 +17,7 @@ export interface StoreDeps {
 export interface LayerFile {
   readonly path: string;
   readonly size: number;
+  readonly compression: LayerCompression;
   /** Of the file; empty if unknown, then it is plain. */
   readonly digest: Digest | '';
 }
@@ -35,8 +35,8 @@ export async function storeLayer(
   hold: Hold,
   signal: AbortSignal,
   onProgress: (readBytes: number) => void,
-): Promise<{ record: LayerRecord; sizeBytes: number; isKept: boolean }> {
-  const compression = await compressionOfFile(file.path);
+): Promise<{ record: LayerRecord; sizeBytes: number }> {
+  const { compression } = file;
   hold.layers([layer.chainId]);
   const apply = (blobPath: string): Promise<{ sizeBytes: bigint }> =>
     layers.applyLayer({
@@ -53,7 +53,7 @@ export async function storeLayer(
     const { sizeBytes } = await apply(content.path(file.digest));
     const mediaType = compression === 'gzip' ? mediaTypes.ociLayerGzip : mediaTypes.ociLayerZstd;
     const blob: BlobRecord = { digest: file.digest, size: content.sizeOf(file.digest) ?? file.size, mediaType };
-    return { record: { ...layer, blob }, sizeBytes: Number(sizeBytes), isKept: true };
+    return { record: { ...layer, blob }, sizeBytes: Number(sizeBytes) };
   }
   const targetPath = content.scratchPath();
   try {
@@ -67,7 +67,6 @@ export async function storeLayer(
     return {
       record: { diffId: layer.diffId, chainId: layer.chainId, blob },
       sizeBytes: Number(applied.sizeBytes),
-      isKept: false,
     };
   } finally {
     await rm(targetPath, { force: true });

@@ -17,6 +17,8 @@ import { loadImages } from '../load/load-images.js';
 import type { LoadDeps } from '../load/load-images.js';
 import { ProgressLog } from '../pull/progress-log.js';
 import type { Puller } from '../pull/pull-image.js';
+import { saveImages } from '../save/save-images.js';
+import type { SaveDeps } from '../save/save-images.js';
 import { findingMessage, summaryMessage } from './store-check-messages.js';
 import { readUpload } from './streams.js';
 
@@ -25,6 +27,7 @@ export interface ImageRpcDeps {
   readonly images: Images;
   readonly puller: Puller;
   readonly load: LoadDeps;
+  readonly save: SaveDeps;
   readonly containers: ContainerLayers;
   readonly layers: LayerStore;
   readonly check: StoreCheck;
@@ -32,7 +35,7 @@ export interface ImageRpcDeps {
 
 /** ImageService over the domain. */
 export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
-  const { catalog, images, puller, load, containers, layers, check } = deps;
+  const { catalog, images, puller, load, save, containers, layers, check } = deps;
   const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it));
 
   return serviceEntry(image.ImageServiceService, {
@@ -74,6 +77,11 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
         encode: (at) => image.ImportImageResponse.encode({ imageId, revision: at }).finish(),
       }));
       return { imageId: id, revision };
+    }),
+
+    saveImages: serverStream(async function* ({ names, platforms }: image.SaveImagesRequest, { signal }: CallContext) {
+      const wanted = platforms.flatMap((it) => platformOf(it) ?? []);
+      for await (const data of saveImages(save, names, wanted, signal)) yield { data };
     }),
 
     getImage: unary(({ name, platform }: image.GetImageRequest) =>

@@ -1,0 +1,86 @@
+import { invalidArgument, isEngineError, notFound } from '@flotilla/errors';
+import {
+  canonicalString,
+  familiarName,
+  isNameOnly,
+  parseAnyReference,
+  platformMatches,
+  repositoryName,
+} from '@flotilla/oci';
+import type { Digest, Platform, Reference } from '@flotilla/oci';
+import type { Catalog, CatalogImage } from '../catalog/catalog.js';
+
+/** One image of an archive, with the tags that go along. */
+export interface ChosenImage {
+  readonly image: CatalogImage;
+  readonly tags: readonly Reference[];
+}
+
+/**
+ * What the names of a save mean (moby image/tarexport): a repository without a tag is all its tags, an id or a digest
+ * brings no tag along. Each image is chosen once, in the order of the names.
+ *
+ * @throws EngineError `notFound` `No such image: x`; `invalidArgument` for no names at all.
+ */
+export function chooseImages(
+  catalog: Catalog,
+  names: readonly string[],
+  platforms: readonly Platform[],
+): readonly ChosenImage[] {
+  if (names.length === 0) throw invalidArgument('no image to save was named');
+  const chosen = new Map<Digest, { image: CatalogImage; tags: Map<string, Reference> }>();
+  const choose = (image: CatalogImage, tag?: Reference): void => {
+    const known = chosen.get(image.record.id) ?? { image, tags: new Map<string, Reference>() };
+    chosen.set(image.record.id, known);
+    if (tag !== undefined && tag.digest === undefined) known.tags.set(canonicalString(tag), tag);
+  };
+  for (const name of names) {
+    const tagged = repositoryTags(catalog, name);
+    for (const { image, tag } of tagged) {
+      refuseOtherPlatform(image, name, platforms);
+      choose(image, tag);
+    }
+    if (tagged.length > 0) continue;
+    const image = resolveFor(catalog, name, platforms);
+    const parsed = parseAnyReference(name);
+    // What was found by the start of its id has no such tag.
+    const tag = parsed.kind === 'name' && parsed.reference.tag !== undefined ? parsed.reference : undefined;
+    choose(image, tag);
+  }
+  return [...chosen.values()].map(({ image, tags }) => ({ image, tags: [...tags.values()] }));
+}
+
+/** Every tag of the repository that the name is, if it is one. */
+function repositoryTags(catalog: Catalog, name: string): { image: CatalogImage; tag: Reference }[] {
+  const parsed = parseAnyReference(name);
+  if (parsed.kind !== 'name' || !isNameOnly(parsed.reference) || familiarName(parsed.reference) === 'sha256') return [];
+  const repository = repositoryName(parsed.reference);
+  return catalog
+    .all()
+    .flatMap((image) =>
+      image.references
+        .filter((tag) => tag.digest === undefined && repositoryName(tag) === repository)
+        .map((tag) => ({ image, tag })),
+    )
+    .sort((a, b) => (canonicalString(a.tag) < canonicalString(b.tag) ? -1 : 1));
+}
+
+/** The image in one of the platforms; in whichever it is when none is wanted. */
+function resolveFor(catalog: Catalog, name: string, platforms: readonly Platform[]): CatalogImage {
+  if (platforms.length === 0) return catalog.resolve(name);
+  let failure: unknown;
+  for (const platform of platforms) {
+    try {
+      return catalog.resolve(name, platform);
+    } catch (error) {
+      if (!isEngineError(error, 'notFound')) throw error;
+      failure ??= error;
+    }
+  }
+  throw failure;
+}
+
+function refuseOtherPlatform(image: CatalogImage, name: string, platforms: readonly Platform[]): void {
+  if (platforms.length === 0 || platforms.some((wanted) => platformMatches(wanted, image.config.platform))) return;
+  throw notFound(`No such image: ${name} for the requested platform`);
+}
