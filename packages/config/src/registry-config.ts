@@ -21,5 +21,7 @@ export const registryBlock = () =>
     maxRetryDelayMs: z.optional(z.int()),
     /** Blobs kept after they were handed over, and partial ones kept for a resume. */
     cacheBytes: z.optional(z.int()),
+    /** Larger blobs are pushed in pieces of this size. */
+    uploadChunkBytes: z.optional(z.int()),
     proxies: z.optional(z.strictObject({ httpProxy: z.string(), httpsProxy: z.string(), noProxy: z.string() })),
   });

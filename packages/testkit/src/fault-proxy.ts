@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createServer, request } from 'node:http';
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 /** What to do instead of passing a request on. */
@@ -15,6 +15,8 @@ export type Fault =
   | { readonly kind: 'hang' }
   /** Pass on, but end the connection after this many bytes of the body. */
   | { readonly kind: 'cut'; readonly afterBytes: number }
+  /** Pass on this many bytes of the request's body, then end both connections. */
+  | { readonly kind: 'cut-request'; readonly afterBytes: number }
   /** Pass on, but fall silent after this many bytes of the body. */
   | { readonly kind: 'stall'; readonly afterBytes: number }
   /** Pass on with one byte of the body changed. */
@@ -69,7 +71,8 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
       outgoing.writeHead(response.statusCode ?? 502, response.headers);
       void passBody(response, outgoing, fault);
     });
-    incoming.pipe(passed);
+    if (fault?.kind === 'cut-request') void cutBody(incoming, passed, fault.afterBytes);
+    else incoming.pipe(passed);
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -88,6 +91,20 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
       await once(server, 'close');
     },
   };
+}
+
+async function cutBody(incoming: IncomingMessage, passed: ClientRequest, afterBytes: number): Promise<void> {
+  let left = afterBytes;
+  try {
+    for await (const chunk of incoming as AsyncIterable<Buffer>) {
+      await new Promise((resolve) => passed.write(chunk.subarray(0, left), resolve));
+      left -= chunk.length;
+      if (left <= 0) break;
+    }
+  } finally {
+    passed.destroy();
+    incoming.destroy();
+  }
 }
 
 async function passBody(response: IncomingMessage, outgoing: ServerResponse, fault: Fault | undefined): Promise<void> {

@@ -11,6 +11,7 @@ const defaults = {
   retryDelayMs: 1_000,
   maxRetryDelayMs: 15_000,
   cacheBytes: 1024 * 1024 * 1024,
+  uploadChunkBytes: 64 * 1024 * 1024,
 };
 
 /** Absent settings take their defaults. */
@@ -25,5 +26,6 @@ export function registrySettings({ registry }: RegistryConfig): RegistrySettings
     retryDelayMs: pick('retryDelayMs'),
     maxRetryDelayMs: pick('maxRetryDelayMs'),
     cacheBytes: pick('cacheBytes'),
+    uploadChunkBytes: pick('uploadChunkBytes'),
   };
 }

@@ -17,6 +17,11 @@ import { Manifests } from './upstream/manifests.js';
 import { RegistryClient } from './upstream/registry-client.js';
 import type { RetryRules } from './upstream/retry.js';
 
+/** As in dockerd, where no setting changes it. */
+const maxUploadAttempts = 5;
+/** A registry may copy a whole blob before it answers the last request. */
+const commitPatience = 10;
+
 /** Parts that tests may replace. */
 export interface RegistryProxyDeps {
   readonly log: Logger;
@@ -29,9 +34,10 @@ export async function startRegistryProxyService(
 ): Promise<RunningServer> {
   const settings = registrySettings(config);
   const log = overrides.log ?? createLogger({ service: 'registry-proxy', ...config.log });
+  const exchangeDir = join(config.dataRoot, 'exchange');
   const cache = await BlobCache.open({
     blobsDir: join(config.dataDir, 'blobs'),
-    exchangeDir: join(config.dataRoot, 'exchange'),
+    exchangeDir,
     maxBytes: settings.cacheBytes,
   });
   const transport = new HttpTransport({ ...settings, userAgent: `flotilla/${config.version}` });
@@ -42,6 +48,12 @@ export async function startRegistryProxyService(
   const manifestRetry = manifestRetryRules(settings);
   const manifests = new Manifests(client, manifestRetry);
   const transfers = new BlobTransfers({ client, retry, cache, writers });
+  const uploads = {
+    client,
+    retry: { ...retry, attempts: maxUploadAttempts },
+    chunkBytes: settings.uploadChunkBytes,
+    commitTimeoutMs: commitPatience * settings.headersTimeoutMs,
+  };
   const dispose = async (): Promise<void> => {
     await writers[Symbol.asyncDispose]();
     await transport[Symbol.asyncDispose]();
@@ -49,7 +61,7 @@ export async function startRegistryProxyService(
   try {
     const server = await serve({
       listen: config.listen,
-      services: [registryRpc({ endpoints, client, manifests, transfers, cache })],
+      services: [registryRpc({ endpoints, client, manifests, transfers, cache, uploads, exchangeDir })],
       log,
       service: 'registry-proxy',
       version: config.version,

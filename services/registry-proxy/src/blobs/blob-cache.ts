@@ -139,6 +139,8 @@ export class BlobCache {
   /** Links that nobody took: their receiver died. A fresh one may be on its way. */
   async #sweepExchange(): Promise<void> {
     for (const name of await readdir(this.#options.exchangeDir)) {
+      // Links for a push are the image service's, and a push may take long.
+      if (name.startsWith('push-')) continue;
       const path = join(this.#options.exchangeDir, name);
       const info = await stat(path).catch(() => undefined);
       if (info?.isFile() === true && Date.now() - info.ctimeMs > staleExchangeMs) await rm(path, { force: true });

@@ -19,6 +19,11 @@ import type { ServiceEntry } from '@flotilla/rpc';
 import type { BlobCache } from '../blobs/blob-cache.js';
 import type { BlobProgress, BlobRequest } from '../blobs/blob-download.js';
 import type { BlobTransfers } from '../blobs/blob-transfers.js';
+import { uploadBlob } from '../push/blob-upload.js';
+import type { BlobUpload, UploadDeps, UploadOutcome } from '../push/blob-upload.js';
+import { openExchangeFile } from '../push/exchange-file.js';
+import { pushManifest } from '../push/manifest-push.js';
+import { toPushError } from '../push/pushed-content.js';
 import type { Endpoints } from '../upstream/endpoints.js';
 import { authenticate } from '../upstream/login.js';
 import { listTags } from '../upstream/tags.js';
@@ -28,6 +33,8 @@ import { toPullError } from '../upstream/registry-error.js';
 import { latestThenEnd } from './latest-then-end.js';
 
 export interface RegistryRpcDeps {
+  readonly uploads: UploadDeps;
+  readonly exchangeDir: string;
   readonly endpoints: Endpoints;
   readonly client: RegistryClient;
   readonly manifests: Manifests;
@@ -37,7 +44,7 @@ export interface RegistryRpcDeps {
 
 /** RegistryService over the proxy's parts. */
 export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
-  const { endpoints, client, manifests, transfers, cache } = deps;
+  const { endpoints, client, manifests, transfers, cache, uploads, exchangeDir } = deps;
 
   const resolve = async (request: ManifestRequest): Promise<FetchedManifest> => {
     try {
@@ -102,6 +109,34 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
       return { descriptor, platforms: config === undefined ? [] : [toProto(config)] };
     }),
 
+    pushBlob: serverStream((request: registry.PushBlobRequest, { signal }) => {
+      const repository = trimReference(parseReference(request.repository));
+      const wanted = {
+        repository,
+        digest: parseDigest(request.digest),
+        size: sizeOf(request.sizeBytes),
+        credentials: request.credentials,
+        mountFrom: request.mountFrom.flatMap((name) => {
+          const { domain, path } = parseReference(name);
+          return domain === repository.domain && path !== repository.path ? [path] : [];
+        }),
+      };
+      return pushBlob(uploads, exchangeDir, request.path, wanted, signal);
+    }),
+
+    pushManifest: unary(async (request: registry.PushManifestRequest, { signal }) => {
+      const repository = trimReference(parseReference(request.repository));
+      withTagOrDigest(repository, request.reference);
+      const { reference: target, mediaType, content, credentials } = request;
+      const push = { repository, target, mediaType, content, credentials };
+      try {
+        return { digest: await pushManifest(client, uploads.retry, push, signal) };
+      } catch (error) {
+        signal.throwIfAborted();
+        throw toPushError(error);
+      }
+    }),
+
     getRegistryConfig: unary((_: registry.GetRegistryConfigRequest) => {
       const hub = { name: 'docker.io', mirrors: [...endpoints.mirrors], secure: true, official: true };
       const insecure = endpoints.insecureNames.map((name) => ({ name, mirrors: [], secure: false, official: false }));
@@ -113,6 +148,44 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
     }),
   });
 }
+
+async function* pushBlob(
+  uploads: UploadDeps,
+  exchangeDir: string,
+  path: string,
+  wanted: Omit<BlobUpload, 'file'>,
+  signal: AbortSignal,
+): AsyncGenerator<registry.PushBlobResponse> {
+  const steps = latestThenEnd<BlobProgress, UploadOutcome>(async (report) => {
+    const file = await openExchangeFile(exchangeDir, path, wanted.size);
+    try {
+      return await uploadBlob(uploads, { ...wanted, file }, report, signal);
+    } finally {
+      await file.close();
+    }
+  });
+  try {
+    for await (const step of steps) {
+      if (step.kind === 'latest') yield { event: { $case: 'progress', value: progressMessage(step.value) } };
+      else yield { event: { $case: 'done', value: outcomeMessage(step.value) } };
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    throw toPushError(error);
+  }
+}
+
+const progressMessage = ({ current, total, status }: BlobProgress): registry.FetchProgress => ({
+  currentBytes: BigInt(current),
+  totalBytes: BigInt(total),
+  status,
+});
+
+const outcomeMessage = (outcome: UploadOutcome): registry.PushedBlob => ({
+  mountedFrom: outcome.kind === 'mounted' ? outcome.from : '',
+  alreadyExists: outcome.kind === 'exists',
+  transferredBytes: outcome.kind === 'sent' ? BigInt(outcome.transferred) : 0n,
+});
 
 /** The last message of a transfer; a reader that leaves instead of taking it leaves no link behind. */
 async function* deliver(cache: BlobCache, value: registry.FetchedBlob): AsyncGenerator<registry.FetchBlobResponse> {
@@ -143,9 +216,7 @@ async function* fetchBlob(
   try {
     for await (const step of steps) {
       if (step.kind === 'latest') {
-        const { current, total, status } = step.value;
-        const value = { currentBytes: BigInt(current), totalBytes: BigInt(total), status };
-        yield { event: { $case: 'progress', value } };
+        yield { event: { $case: 'progress', value: progressMessage(step.value) } };
         continue;
       }
       const { path, size, transferred } = step.value;

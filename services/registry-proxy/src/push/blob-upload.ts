@@ -1,0 +1,81 @@
+import type { FileHandle } from 'node:fs/promises';
+import { isEngineError } from '@flotilla/errors';
+import type { Digest, Reference } from '@flotilla/oci';
+import type { BlobProgress } from '../blobs/blob-download.js';
+import type { Credentials } from '../upstream/credentials.js';
+import type { RegistryClient } from '../upstream/registry-client.js';
+import { isRetryable } from '../upstream/registry-error.js';
+import { backoff, retryDelayMs } from '../upstream/retry.js';
+import type { RetryRules } from '../upstream/retry.js';
+import { UploadSession } from './upload-session.js';
+
+export interface BlobUpload {
+  readonly repository: Reference;
+  readonly digest: Digest;
+  readonly size: number;
+  /** Open for reading; stays the caller's. */
+  readonly file: FileHandle;
+  readonly credentials: Credentials | undefined;
+  /** Repositories of the same registry that should have it, the likeliest first. */
+  readonly mountFrom: readonly string[];
+}
+
+export type UploadOutcome =
+  | { readonly kind: 'exists' }
+  /** `from`: the other repository, inside the registry. */
+  | { readonly kind: 'mounted'; readonly from: string }
+  | { readonly kind: 'sent'; readonly transferred: number };
+
+export interface UploadDeps {
+  readonly client: RegistryClient;
+  readonly retry: RetryRules;
+  /** Larger blobs go in pieces of this many bytes, so that a cut costs one piece. */
+  readonly chunkBytes: number;
+  /** For the head of the answer to the last request of a blob: the registry checks and moves it before it answers. */
+  readonly commitTimeoutMs: number;
+}
+
+/** A registry that took this much more than ever before has earned all its tries anew. */
+const worthwhileBytes = 1024 * 1024;
+
+/**
+ * Bring a blob into a repository: nothing is sent if it is there, or in another repository from where it can be
+ * mounted. A cut upload goes on where the registry says it stands.
+ *
+ * @throws RegistryError or TransportError when the registry refuses or the tries are used up; EngineError `dataLoss`
+ * when it stored something else, or the file ends early. What was begun at the registry is taken back.
+ */
+export async function uploadBlob(
+  deps: UploadDeps,
+  upload: BlobUpload,
+  report: (progress: BlobProgress) => void,
+  signal: AbortSignal,
+): Promise<UploadOutcome> {
+  const { client, retry } = deps;
+  const session = new UploadSession(deps, upload, report, signal);
+  let furthest = 0;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      const { domain } = upload.repository;
+      return await client.withOrigin(domain, signal, (registry) => session.run(registry), 'push');
+    } catch (error) {
+      const isFinal = signal.aborted || isEngineError(error) || !(isRetryable(error) || session.mayStartOver(error));
+      if (session.offset >= furthest + worthwhileBytes) {
+        furthest = session.offset;
+        attempt = 1;
+      }
+      if (isFinal || attempt >= retry.attempts) {
+        await session.abandon();
+        signal.throwIfAborted();
+        throw error;
+      }
+      const seconds = Math.max(1, Math.round(retryDelayMs(retry, attempt, error) / 1000));
+      const status = `Retrying in ${seconds} ${seconds === 1 ? 'second' : 'seconds'}`;
+      report({ current: session.offset, total: upload.size, status });
+      await backoff(retry, attempt, error, signal).catch(async (reason: unknown) => {
+        await session.abandon();
+        throw reason;
+      });
+    }
+  }
+}
