@@ -20,7 +20,10 @@ import { Containers } from './containers/containers.js';
 import { containerSpecBuilder } from './containers/container-spec.js';
 import { Recovery } from './containers/recovery.js';
 import type { BuildSpec } from './containers/spec-input.js';
+import { ExecStore } from './execs/exec-store.js';
+import { Execs } from './execs/execs.js';
 import { RootfsWorkers } from './rootfs/rootfs-threads.js';
+import { execRpc } from './rpc/exec-rpc.js';
 import { grpcPeers } from './rpc/grpc-peers.js';
 import { imageContentRpc } from './rpc/image-content-rpc.js';
 import { lifecycleRpc } from './rpc/lifecycle-rpc.js';
@@ -85,6 +88,8 @@ export async function startContainerService(
     use({ [Symbol.asyncDispose]: () => containers.close() });
     const recovery = use(new Recovery(containers));
     await recovery.beforeServing();
+    const execs = use(new Execs(containers.context, await ExecStore.load(db)));
+    await execs.recover();
     // Asked when somebody wants to know: two programs have to be run.
     let components: ReturnType<typeof readComponents> | undefined;
     const runc = settings.runtimes.get(settings.defaultRuntime) ?? settings.defaultRuntime;
@@ -95,6 +100,7 @@ export async function startContainerService(
           serviceEntry(container.ContainerServiceService, {
             ...lifecycleRpc(containers),
             ...streamsRpc(containers),
+            ...execRpc(execs),
             ...imageContentRpc(containers, clients.image),
           }),
         ],

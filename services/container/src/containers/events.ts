@@ -41,6 +41,24 @@ export function containerResized(container: ShownContainer, height: number, widt
   return containerEvent('resize', container, { height: String(height), width: String(width) });
 }
 
+const execAction = (action: string, cmd: readonly string[]): string => `${action}: ${cmd.join(' ')}`;
+
+export function execCreated(container: ShownContainer, execId: string, cmd: readonly string[]): EngineEvent {
+  return containerEvent(execAction('exec_create', cmd), container, { execID: execId });
+}
+
+export function execStarted(container: ShownContainer, execId: string, cmd: readonly string[]): EngineEvent {
+  return containerEvent(execAction('exec_start', cmd), container, { execID: execId });
+}
+
+export function execDied(container: ShownContainer, execId: string, exitCode: number): EngineEvent {
+  return containerEvent('exec_die', container, { execID: execId, exitCode: String(exitCode) });
+}
+
+export function execDetached(container: ShownContainer, execId: string): EngineEvent {
+  return containerEvent('exec_detach', container, { execID: execId });
+}
+
 export function containersPruned(reclaimedBytes: bigint): EngineEvent {
   return { type: 'container', action: 'prune', actorId: '', attributes: { reclaimed: String(reclaimedBytes) } };
 }

@@ -35,11 +35,21 @@ export interface CloseRootfs {
   target: string;
 }
 
+/** Look a user up in the files of a mounted root file system. */
+export interface ResolveUser {
+  op: 'resolveUser';
+  rootfs: string;
+  /** `user[:group]`. */
+  user: string;
+  groups: string[];
+}
+
 /** What is asked of the worker, and what it answers. */
 export interface RootfsJobs {
   open: { job: OpenRootfs; result: OpenedRootfs };
   copyUp: { job: CopyUp; result: { entries: number } };
   close: { job: CloseRootfs; result: null };
+  resolveUser: { job: ResolveUser; result: ResolvedUser };
 }
 
 export type RootfsJob = RootfsJobs[keyof RootfsJobs]['job'];

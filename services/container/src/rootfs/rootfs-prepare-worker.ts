@@ -33,6 +33,8 @@ function perform(job: RootfsJob): unknown {
     case 'close':
       close(job.target);
       return null;
+    case 'resolveUser':
+      return root.within(job.rootfs, undefined, () => resolveUserInside(job.user, job.groups));
   }
 }
 

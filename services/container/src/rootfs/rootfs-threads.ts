@@ -1,6 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import { EngineError, type ErrorKind, errorKinds, internal } from '@flotilla/errors';
 import { startThreadPool, startWorker } from '@flotilla/sys';
+import type { ResolvedUser } from './user-spec.js';
 import type { JobReply, OpenedRootfs, OpenRootfs, RootfsJob, RootfsJobs } from './rootfs-jobs.js';
 
 // Not while the service itself starts.
@@ -19,6 +20,8 @@ export interface Rootfs {
   copyUp(rootfs: string, destination: string, volume: string): Promise<void>;
   /** Idempotent. */
   close(target: string): Promise<void>;
+  /** `user[:group]` by the files of a root file system that is mounted. @throws EngineError `invalidArgument`. */
+  resolveUser(rootfs: string, user: string, groups: readonly string[]): Promise<ResolvedUser>;
 }
 
 /**
@@ -52,6 +55,10 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
 
   async close(target: string): Promise<void> {
     await this.#slow.run<'close'>({ op: 'close', target });
+  }
+
+  resolveUser(rootfs: string, user: string, groups: readonly string[]): Promise<ResolvedUser> {
+    return this.#quick.run<'resolveUser'>({ op: 'resolveUser', rootfs, user, groups: [...groups] });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -9,6 +9,7 @@ import { isLive } from '../containers/state.js';
 import type { WaitCondition } from '../containers/waits.js';
 import type { AttachSession } from '../runtime/runtime.js';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
+import { asBuffer } from './as-buffer.js';
 
 type Handlers = Implementation<typeof container.ContainerServiceService>;
 type AttachFrame = container.AttachContainerRequest['frame'];
@@ -166,9 +167,4 @@ async function passInput(
     }
   }
   session.stdin.end();
-}
-
-/** A view of the same memory. */
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -117,6 +117,8 @@ export interface RuntimeTask {
   update(resources: object): Promise<void>;
   /** Run a further process. */
   exec(input: ExecTask): Promise<RuntimeExec>;
+  /** A further process that was started before a restart of the service; undefined when nothing is known of it any more. */
+  reattachExec(input: Pick<ExecTask, 'execId' | 'terminal'>): Promise<RuntimeExec | undefined>;
   /** Settles when all output is in the log and with the sessions, at most 2 s after the exit: something outside may hold the pipe. */
   drained(): Promise<void>;
   /** After the exit: wait for the output, then take the task and the shim away. Idempotent. */
@@ -126,7 +128,7 @@ export interface RuntimeTask {
 export interface ExecTask {
   readonly execId: string;
   /** The runtime spec's Process. */
-  readonly process: object;
+  readonly processJson: string;
   readonly terminal: boolean;
   readonly stdin: boolean;
 }

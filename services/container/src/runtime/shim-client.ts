@@ -142,14 +142,14 @@ export class ShimClient {
     return { exitCode: reply.exitStatus, exitedAtNs: exitTime(reply.exitedAt) };
   }
 
-  async exec(execId: string, io: TaskIo, process: object): Promise<void> {
+  async exec(execId: string, io: TaskIo, processJson: string): Promise<void> {
     const request = {
       id: this.#id,
       execId,
       ...io,
       spec: {
         typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/Process',
-        value: Buffer.from(JSON.stringify(process)),
+        value: Buffer.from(processJson),
       },
     };
     await this.#call('Exec', shim.ExecProcessRequest, request, nothing);

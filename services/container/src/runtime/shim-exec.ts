@@ -1,3 +1,4 @@
+import { shim } from '@flotilla/proto';
 import type { LogThread, OutputSink } from '../logs/log-thread.js';
 import type { Run } from './attach-session.js';
 import { Streams } from './container-streams.js';
@@ -32,7 +33,7 @@ export class ShimExec implements RuntimeExec {
   #pid: number | undefined;
   #deleting: Promise<void> | undefined;
 
-  private constructor(host: ExecHost, input: ExecTask, fifos: TaskFifos, sink: OutputSink) {
+  private constructor(host: ExecHost, input: Omit<ExecTask, 'processJson'>, fifos: TaskFifos, sink: OutputSink) {
     this.execId = input.execId;
     this.#client = host.client;
     this.#fifos = fifos;
@@ -56,12 +57,43 @@ export class ShimExec implements RuntimeExec {
         terminal: input.terminal,
         ...fifos.openOutput(),
       });
-      await host.client.exec(input.execId, fifos.io, input.process);
+      await host.client.exec(input.execId, fifos.io, input.processJson);
       return new ShimExec(host, input, fifos, sink);
     } catch (error) {
       await sink?.close(true);
       fifos.remove();
       throw execFailure(error);
+    }
+  }
+
+  /**
+   * Watch a process again that an earlier life of the service started. Undefined when the shim does not know it, or it was
+   * never started: nothing is left then.
+   */
+  static async reattach(
+    host: ExecHost,
+    { execId, terminal }: Pick<ExecTask, 'execId' | 'terminal'>,
+  ): Promise<ShimExec | undefined> {
+    const fifos = TaskFifos.existing(host.bundle, `exec-${execId}-`, terminal);
+    let sink: OutputSink | undefined;
+    try {
+      const { pid, status } = await host.client.state(execId);
+      if (status === shim.TaskStatus.CREATED) throw new Error('never started');
+      sink = await host.logThread.openSink({
+        log: { driver: 'none', path: '' },
+        resume: true,
+        terminal,
+        ...fifos.openOutput(),
+      });
+      const exec = new ShimExec(host, { execId, terminal, stdin: fifos.io.stdin !== '' }, fifos, sink);
+      exec.#pid = pid;
+      sink.begin();
+      return exec;
+    } catch {
+      await sink?.close(true);
+      await host.client.delete(execId).catch(() => undefined);
+      fifos.remove();
+      return undefined;
     }
   }
 

@@ -129,6 +129,15 @@ export class ShimTask implements RuntimeTask {
     return exec;
   }
 
+  async reattachExec(input: Pick<ExecTask, 'execId' | 'terminal'>): Promise<RuntimeExec | undefined> {
+    const { client, bundle, logThread } = this.#parts;
+    const exec = await ShimExec.reattach({ client, bundle, logThread, containerExited: this.exited }, input);
+    if (exec === undefined) return undefined;
+    this.#execs.add(exec);
+    void exec.exited.then(() => this.#execs.delete(exec));
+    return exec;
+  }
+
   drained(): Promise<void> {
     return this.#drained;
   }

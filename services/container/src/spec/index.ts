@@ -5,7 +5,7 @@ export { allHostDevices, deviceNumber, mappedDevices } from './host-devices.js';
 export type { DeviceMapping } from './host-devices.js';
 export { readHostFacts } from './host-facts.js';
 export type { CgroupFeatures, HostFacts } from './host-facts.js';
-export { encodeSpec } from './oci-spec.js';
+export { decodeSpecProcess, encodeSpec } from './oci-spec.js';
 export type { OciDevice, OciDeviceRule, OciMount, OciProcess, OciSpec } from './oci-spec.js';
 export { noLimits } from './spec-input.js';
 export type { NamespaceChoice, ResourceLimits, SpecInput, SpecMount } from './spec-input.js';

@@ -143,6 +143,21 @@ export interface OciSyscallArgument {
   op: string;
 }
 
+/** The process of a configuration that `encodeSpec` wrote, with limits of all their digits. */
+export function decodeSpecProcess(text: string): OciProcess {
+  // Inside a JSON string the quotes would be escaped.
+  const exact = text.replaceAll(/"(soft|hard)":(\d+)/g, '"$1":"$2"');
+  const { process } = JSON.parse(exact) as {
+    process: Omit<OciProcess, 'rlimits'> & { rlimits?: Record<keyof OciRlimit, string>[] };
+  };
+  const { rlimits, ...rest } = process;
+  if (rlimits === undefined) return rest;
+  return {
+    ...rest,
+    rlimits: rlimits.map(({ type, soft, hard }) => ({ type, soft: BigInt(soft), hard: BigInt(hard) })),
+  };
+}
+
 /** JSON text of a configuration or a part of one; a bigint becomes a number with all its digits. */
 export function encodeSpec(value: unknown): string {
   return encode(value) ?? 'null';

@@ -239,10 +239,11 @@ describe.skipIf(missing !== undefined)('containers in shims', () => {
   it('run further processes', async () => {
     const { task } = await create(['sleep', '100']);
     await task.start();
-    const process = (args: string[]) => ({ user: { uid: 0, gid: 0 }, args, env: ['PATH=/bin'], cwd: '/' });
+    const process = (args: string[]) =>
+      JSON.stringify({ user: { uid: 0, gid: 0 }, args, env: ['PATH=/bin'], cwd: '/' });
     const exec = await task.exec({
       execId: 'a',
-      process: process(['sh', '-c', 'cat; echo e >&2; exit 3']),
+      processJson: process(['sh', '-c', 'cat; echo e >&2; exit 3']),
       terminal: false,
       stdin: true,
     });
@@ -253,7 +254,7 @@ describe.skipIf(missing !== undefined)('containers in shims', () => {
     expect(await collect(session, false)).toEqual({ out: 'hello\n', err: 'e\n' });
     expect((await exec.exited).exitCode).toBe(3);
     await exec.delete();
-    const failing = await task.exec({ execId: 'b', process: process(['nope']), terminal: false, stdin: false });
+    const failing = await task.exec({ execId: 'b', processJson: process(['nope']), terminal: false, stdin: false });
     await expect(failing.start()).rejects.toMatchObject({ exitCode: 127 });
     expect(readdirSync(join(root, 'containers', task.id)).filter((name) => name.startsWith('exec-'))).toEqual([]);
     await task.kill(9);

@@ -1,0 +1,53 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { container } from '@flotilla/proto';
+import type { ContainerContext } from '../containers/context.js';
+import { bundleDir, rootfsDir } from '../containers/settings.js';
+import {
+  containerEnvironment,
+  decodeSpecProcess,
+  type OciProcess,
+  processCapabilities,
+  readHostFacts,
+  replaceEnvironment,
+} from '../spec/index.js';
+import type { ShownContainer } from '../store/container-record.js';
+
+let available: string[] | undefined;
+
+/**
+ * The runtime spec's Process of an exec: the container's own, with what the exec says in its place. A privileged exec
+ * has every capability; the system call filter stays the container's, as with dockerd.
+ *
+ * @throws EngineError `invalidArgument` for a user that the container's files do not have.
+ */
+export async function execProcess(
+  { rootfs, settings }: ContainerContext,
+  shown: ShownContainer,
+  config: container.ExecConfig,
+  consoleSize: container.TerminalSize | undefined,
+): Promise<OciProcess> {
+  const { id, config: own, hostConfig } = shown;
+  const first = decodeSpecProcess(await readFile(join(bundleDir(settings, id), 'config.json'), 'utf8'));
+  const resolved =
+    config.user === ''
+      ? undefined
+      : await rootfs.resolveUser(rootfsDir(settings, id), config.user, hostConfig.groupAdd);
+  const user: OciProcess['user'] = resolved ?? first.user;
+  const bounding = config.privileged ? (available ??= readHostFacts().capabilities) : first.capabilities.bounding;
+  const { consoleSize: _ofFirst, ...rest } = first;
+  const size = consoleSize ?? config.consoleSize;
+  return {
+    ...rest,
+    terminal: config.tty,
+    ...(config.tty && size !== undefined ? { consoleSize: { height: size.height, width: size.width } } : {}),
+    user,
+    args: config.cmd,
+    env: replaceEnvironment(
+      containerEnvironment({ env: own.env, hostname: own.hostname, terminal: config.tty }),
+      config.env,
+    ),
+    cwd: config.workingDir === '' ? first.cwd : config.workingDir,
+    capabilities: processCapabilities(bounding, user.uid),
+  };
+}
