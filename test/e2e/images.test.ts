@@ -4,7 +4,9 @@ import {
   dockerArchive,
   examineImageStore,
   gzipLayer,
+  indexEntry,
   makeImage,
+  makeIndex,
   ociArchive,
   plainTar,
   tarDirectory,
@@ -48,6 +50,28 @@ describe('images', () => {
     const removed = await t.ok('rmi', '-f', t.busybox.id);
     expect(removed).toContain(`Deleted: ${t.busybox.id}`);
     expect(await layerDirectories()).toBe(0);
+  });
+
+  it('keeps the images of two platforms under one name', async () => {
+    const name = `${t.registry.address}/two`;
+    const foreign = makeImage(t.busybox.layers, { Cmd: ['echo', 'foreign'], Env: ['PATH=/bin'] }, 's390x');
+    await t.registry.push(t.busybox, 'two', 'own');
+    await t.registry.push(foreign, 'two', 'foreign');
+    const index = makeIndex([indexEntry(foreign, 'linux/s390x'), indexEntry(t.busybox, 'linux/amd64')]);
+    t.registry.pushManifest('two', 'latest', index);
+    await t.ok('pull', '-q', name);
+    await t.ok('pull', '-q', '--platform', 'linux/s390x', name);
+    const rows = (
+      await t.ok('images', '--no-trunc', '--digests', '--format', '{{.ID}} {{.Tag}} {{.Digest}}', name)
+    ).split('\n');
+    expect(rows.sort()).toEqual([t.busybox.id, foreign.id].map((id) => `${id} latest ${index.digest}`).sort());
+    expect(await t.ok('run', '--rm', '--pull', 'never', name, 'echo', 'own')).toBe('own');
+    expect(await t.ok('run', '--rm', '--pull', 'never', '--platform', 'linux/s390x', name)).toBe('foreign');
+    expect(await t.ok('inspect', '-f', '{{.Id}}', name)).toBe(t.busybox.id);
+    expect(await t.ok('image', 'prune', '-f')).toBe('Total reclaimed space: 0B');
+    const removed = await t.ok('rmi', name);
+    for (const { id } of [t.busybox, foreign]) expect(removed).toContain(`Deleted: ${id}`);
+    expect(await examineImageStore(t.engine)).toEqual({ exitCode: 0, findings: [] });
   });
 
   it('pulls an image of about 10,000 files whole', async () => {

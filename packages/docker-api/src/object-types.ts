@@ -1,5 +1,16 @@
-import type { Descriptor } from './system-types.js';
+import type { Descriptor, Platform } from './system-types.js';
 import type { HealthConfig } from './container-types.js';
+
+/** A manifest of an image, here or only named by its index. */
+export interface ImageManifestSummary {
+  ID: string;
+  Descriptor: Descriptor;
+  Available: boolean;
+  Size: { Content: number; Total: number };
+  Kind: 'image' | 'attestation' | 'unknown';
+  ImageData?: { Platform: Platform; Containers: string[]; Size: { Unpacked: number } };
+  AttestationData?: { For: string };
+}
 
 /** An entry of `GET /images/json`. */
 export interface ImageSummary {
@@ -9,6 +20,7 @@ export interface ImageSummary {
   Labels: Record<string, string>;
   ParentId: string;
   Descriptor?: Descriptor;
+  Manifests?: ImageManifestSummary[];
   RepoDigests: string[];
   RepoTags: string[];
   SharedSize: number;
@@ -53,6 +65,7 @@ export interface ImageInspect {
   RootFS: { Type: string; Layers?: string[] };
   Metadata: { LastTagTime: string };
   Descriptor?: Descriptor;
+  Manifests?: ImageManifestSummary[];
   VirtualSize?: number;
 }
 

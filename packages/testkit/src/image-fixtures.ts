@@ -94,6 +94,35 @@ export function makeImage(
   };
 }
 
+/** One entry of an index. */
+export interface FixtureIndexEntry {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly size: number;
+  readonly platform?: Record<string, unknown>;
+  readonly annotations?: Record<string, string>;
+}
+
+/** The entry of an image in an index; `platform` as `os/architecture[/variant]`. */
+export function indexEntry(image: FixtureImage, platform: string): FixtureIndexEntry {
+  const [os, architecture, variant] = platform.split('/');
+  return {
+    mediaType: image.manifestType,
+    digest: image.manifestDigest,
+    size: image.manifestJson.length,
+    platform: { os, architecture, ...(variant === undefined ? {} : { variant }) },
+  };
+}
+
+/** An OCI index, or another by its media type. */
+export function makeIndex(
+  manifests: readonly FixtureIndexEntry[],
+  mediaType = 'application/vnd.oci.image.index.v1+json',
+): { json: Buffer; digest: string; mediaType: string } {
+  const json = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, manifests }));
+  return { json, digest: sha256(json), mediaType };
+}
+
 /** Tar of a directory with numeric owners, sorted names and a fixed time. */
 export function tarDirectory(directory: string): Buffer {
   return execFileSync(

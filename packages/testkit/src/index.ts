@@ -18,14 +18,16 @@ export {
   debianRootfsTar,
   dockerArchive,
   gzipLayer,
+  indexEntry,
   makeImage,
+  makeIndex,
   ociArchive,
   plainTar,
   sha256,
   tarDirectory,
   writeBusyboxRootfs,
 } from './image-fixtures.js';
-export type { FixtureConfig, FixtureImage, FixtureLayer, RawTarEntry } from './image-fixtures.js';
+export type { FixtureConfig, FixtureImage, FixtureIndexEntry, FixtureLayer, RawTarEntry } from './image-fixtures.js';
 export { createNetworkNamespace } from './network-namespace.js';
 export type { NetworkNamespace } from './network-namespace.js';
 export { startRegistry } from './registry.js';

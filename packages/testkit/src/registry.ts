@@ -14,6 +14,8 @@ export interface Registry extends AsyncDisposable {
   readonly address: string;
   /** Upload an image under repository:tag. */
   push(image: FixtureImage, repository: string, tag: string): Promise<void>;
+  /** Upload a manifest or an index alone, under a tag or its digest. */
+  pushManifest(repository: string, reference: string, manifest: { json: Buffer; mediaType: string }): void;
 }
 
 /** What a registry asks of its clients. */
@@ -121,31 +123,35 @@ export async function startRegistry(options: RegistryOptions): Promise<Registry>
       `blob ${digest}`,
     );
   };
+  const pushManifest: Registry['pushManifest'] = (repository, reference, { json, mediaType }) => {
+    expect(
+      curl(
+        [
+          '-o',
+          '/dev/null',
+          '-w',
+          '%{http_code}',
+          '-X',
+          'PUT',
+          '-H',
+          `content-type: ${mediaType}`,
+          '--data-binary',
+          '@-',
+          `${scheme}://${address}/v2/${repository}/manifests/${reference}`,
+        ],
+        json,
+      ),
+      '201',
+      `manifest ${repository}:${reference}`,
+    );
+  };
   return {
     address,
+    pushManifest,
     push(image, repository, tag) {
       for (const layer of image.layers) uploadBlob(repository, layer.digest, layer.blob);
       uploadBlob(repository, image.id, image.configJson);
-      expect(
-        curl(
-          [
-            '-o',
-            '/dev/null',
-            '-w',
-            '%{http_code}',
-            '-X',
-            'PUT',
-            '-H',
-            `content-type: ${image.manifestType}`,
-            '--data-binary',
-            '@-',
-            `${scheme}://${address}/v2/${repository}/manifests/${tag}`,
-          ],
-          image.manifestJson,
-        ),
-        '201',
-        `manifest ${repository}:${tag}`,
-      );
+      pushManifest(repository, tag, { json: image.manifestJson, mediaType: image.manifestType });
       return Promise.resolve();
     },
     async [Symbol.asyncDispose]() {

@@ -59,6 +59,7 @@ export class FakeEvents {
 export class FakeEngine implements AsyncDisposable {
   readonly containers = new WatchedFake<container.Container>();
   readonly images = new WatchedFake<image.Image>();
+  readonly manifests = new Map<string, image.ManifestSummary[]>();
   readonly networks = new WatchedFake<network.Network>();
   readonly volumes = new WatchedFake<volume.Volume>();
   readonly events = new FakeEvents();
@@ -387,6 +388,7 @@ export class FakeEngine implements AsyncDisposable {
   }
 
   #imageEntry(): ServiceEntry {
+    const { manifests } = this;
     return serviceEntry(image.ImageServiceService, {
       watchImages: serverStream((_request, { signal }) => this.images.watch(signal)),
       listImages: unary(() =>
@@ -394,6 +396,10 @@ export class FakeEngine implements AsyncDisposable {
       ),
       pullImage: serverStream((request) => this.#pull(request)),
       loadImages: bidi((requests, { signal }) => this.#load(requests, signal)),
+      listImageManifests: serverStream(async function* ({ imageIds }: image.ListImageManifestsRequest) {
+        for (const imageId of imageIds) yield { imageId, manifests: manifests.get(imageId) ?? [] };
+        await Promise.resolve();
+      }),
       tagImage: unary(({ name }) => {
         if (name === 'missing') throw notFound('No such image: missing:latest');
         return Promise.resolve({ revision: this.images.revision });

@@ -1,4 +1,4 @@
-import { events } from '@flotilla/proto';
+import { events, image } from '@flotilla/proto';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { FakeEngine } from './fake-engine.js';
 import { RawConnection, send } from './http-client.js';
@@ -68,13 +68,13 @@ test('load streams its body, and a refusal in the middle is a reply', async () =
 });
 
 test('images are found by name, id and prefix, and shaped by version', async () => {
-  const image = engine.addImage('busybox:latest', { repoDigests: [`busybox@sha256:${'3'.repeat(64)}`] });
-  const hex = image.id.slice('sha256:'.length);
+  const busybox = engine.addImage('busybox:latest', { repoDigests: [`busybox@sha256:${'3'.repeat(64)}`] });
+  const hex = busybox.id.slice('sha256:'.length);
   for (const name of [
     'busybox',
     'busybox:latest',
     'docker.io/library/busybox',
-    image.id,
+    busybox.id,
     hex,
     hex.slice(0, 12),
     `busybox@sha256:${'3'.repeat(64)}`,
@@ -96,6 +96,74 @@ test('images are found by name, id and prefix, and shaped by version', async () 
   const old = (await get('/v1.43/images/busybox/json')).json as Record<string, unknown>;
   expect(old).toMatchObject({ VirtualSize: 4_000_000, Container: '', Config: { Hostname: '' } });
   expect(old).not.toHaveProperty('Descriptor');
+});
+
+test('images of several platforms under one name, with their manifests', async () => {
+  const digest = (digit: string): string => `sha256:${digit.repeat(64)}`;
+  const names = { repoTags: ['web:1'], repoDigests: [`web@${digest('3')}`] };
+  const holder = { containerId: 'c1', containerName: 'x' };
+  const foreign = engine.addImage('', { ...names, secondaryNames: [...names.repoTags, ...names.repoDigests] });
+  const own = engine.addImage('', { ...names, heldBy: [holder] });
+  const descriptor = {
+    mediaType: 'm',
+    digest: digest('4'),
+    sizeBytes: 5n,
+    platform: { os: 'linux', architecture: 'amd64' },
+  };
+  const summaries: Parameters<typeof image.ManifestSummary.fromPartial>[0][] = [
+    {
+      descriptor,
+      kind: image.ManifestKind.IMAGE,
+      available: true,
+      contentBytes: 7n,
+      unpackedBytes: 9n,
+      containerIds: ['c1'],
+    },
+    {
+      descriptor: { mediaType: 'm', digest: digest('5') },
+      kind: image.ManifestKind.ATTESTATION,
+      attestationFor: digest('4'),
+    },
+    { descriptor: { mediaType: 'm', digest: digest('6') }, kind: image.ManifestKind.UNKNOWN },
+  ];
+  engine.manifests.set(
+    own.id,
+    summaries.map((it) => image.ManifestSummary.fromPartial(it)),
+  );
+  const shown = [
+    {
+      ID: digest('4'),
+      Descriptor: { mediaType: 'm', digest: digest('4'), size: 5, platform: { os: 'linux', architecture: 'amd64' } },
+      Available: true,
+      Size: { Content: 7, Total: 16 },
+      Kind: 'image',
+      ImageData: { Platform: { os: 'linux', architecture: 'amd64' }, Containers: ['c1'], Size: { Unpacked: 9 } },
+    },
+    { ID: digest('5'), Available: false, Kind: 'attestation', AttestationData: { For: digest('4') } },
+    { ID: digest('6'), Available: false, Size: { Content: 0, Total: 0 }, Kind: 'unknown' },
+  ];
+  for (const name of ['web:1', `web@${digest('3')}`]) {
+    expect((await get(`/images/${name}/json`)).json).toMatchObject({ Id: own.id });
+  }
+  const rows = async (path: string) =>
+    (await get(path)).json as { Id: string; Containers: number; Manifests?: unknown }[];
+  const plain = await rows('/v1.51/images/json');
+  expect(plain.map(({ Id, Containers }) => [Id, Containers]).sort()).toEqual(
+    [
+      [foreign.id, 0],
+      [own.id, 1],
+    ].sort(),
+  );
+  expect(plain[0]).not.toHaveProperty('Manifests');
+  expect((await rows('/v1.50/images/json')).map(({ Containers }) => Containers)).toEqual([-1, -1]);
+  expect(await rows('/v1.51/images/json?manifests=1')).toMatchObject([{ Id: own.id, Manifests: shown }]);
+  expect(await rows('/v1.46/images/json?manifests=1')).toHaveLength(2);
+  expect((await get('/v1.48/images/web:1/json?manifests=1')).json).toMatchObject({ Id: own.id, Manifests: shown });
+  expect((await get('/v1.47/images/web:1/json?manifests=1')).json).not.toHaveProperty('Manifests');
+  expect(await get('/images/web:1/json?manifests=1&platform=linux/arm64')).toMatchObject({
+    status: 400,
+    json: { message: 'conflicting options: manifests and platform options cannot both be set' },
+  });
 });
 
 test('image filters and removal', async () => {

@@ -15,6 +15,7 @@ import { StoreCheck } from './check/check-store.js';
 import { ContainerLayers } from './containers/container-layers.js';
 import { ContentStore } from './content/content-store.js';
 import { Images } from './images/images.js';
+import { ManifestSummaries } from './images/manifest-summaries.js';
 import { LayerStore } from './layers/index.js';
 import { Puller } from './pull/pull-image.js';
 import { RegistrySource } from './pull/registry-source.js';
@@ -64,9 +65,12 @@ export async function startImageService(
     const containers = new ContainerLayers({ catalog, content, layers, log, now });
     const load = { catalog, content, layers, now };
     const check = new StoreCheck({ catalog, content, layers, containers });
+    const manifests = new ManifestSummaries(catalog, content);
     const server = await serve({
       listen: config.listen,
-      services: [imageRpc({ catalog, images, puller, load, save: { catalog, content }, containers, layers, check })],
+      services: [
+        imageRpc({ catalog, images, puller, load, save: { catalog, content }, containers, layers, check, manifests }),
+      ],
       log,
       service: 'image',
       version: config.version,

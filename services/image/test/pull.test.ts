@@ -203,7 +203,7 @@ describe('pull', () => {
       osFeatures: [],
     });
     await pull(engine, name, 'latest', { platform: platform('arm64') });
-    expect(await find(engine, name)).toMatchObject({ id: arm.id });
+    expect(await find(engine, arm.id)).toMatchObject({ repoTags: [`${name}:latest`] });
     await expect(pull(engine, name, 'latest', { platform: platform('s390x') })).rejects.toMatchObject({
       kind: 'notFound',
       message: 'no matching manifest for linux/s390x in the manifest list entries',

@@ -9,6 +9,8 @@ const SHORT_ID = /^(?:sha256:)?([0-9a-f]{1,64})$/;
 export class ImageIndex {
   readonly #images: WatchedSet<image.Image>;
   readonly #byName = new Map<string, string>();
+  /** Names with images of several platforms. */
+  readonly #others = new Map<string, Set<string>>();
   readonly #familiar = new Map<string, string | undefined>();
   #generation = -1;
 
@@ -53,7 +55,12 @@ export class ImageIndex {
     if (name === id) return true;
     if (!this.#familiar.has(name)) this.#familiar.set(name, this.#familiarName(name));
     const familiar = this.#familiar.get(name);
-    if (familiar !== undefined && this.#names().get(familiar) === id) return true;
+    if (
+      familiar !== undefined &&
+      (this.#names().get(familiar) === id || this.#others.get(familiar)?.has(id) === true)
+    ) {
+      return true;
+    }
     const prefix = SHORT_ID.exec(name)?.[1];
     return prefix !== undefined && id.startsWith(`sha256:${prefix}`);
   }
@@ -71,9 +78,13 @@ export class ImageIndex {
     if (this.#generation !== this.#images.generation) {
       this.#generation = this.#images.generation;
       this.#byName.clear();
+      this.#others.clear();
       this.#familiar.clear();
-      for (const object of this.#images.objects.values()) {
-        for (const name of [...object.repoTags, ...object.repoDigests]) this.#byName.set(name, object.id);
+      for (const { id, repoTags, repoDigests, secondaryNames } of this.#images.objects.values()) {
+        for (const name of [...repoTags, ...repoDigests]) {
+          if (!secondaryNames.includes(name)) this.#byName.set(name, id);
+          else this.#others.set(name, (this.#others.get(name) ?? new Set()).add(id));
+        }
       }
     }
     return this.#byName;

@@ -9,10 +9,12 @@ import {
 } from '@flotilla/docker-api';
 import { invalidArgument, notFound, unimplemented } from '@flotilla/errors';
 import { familiarName, isNameOnly, parseReference, withTagOrDigest } from '@flotilla/oci';
+import type { ImageManifestSummary } from '@flotilla/docker-api';
 import type { common, image } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
 import type { Route } from '../http/route-table.js';
 import { imageFilterKeys, selectImages } from '../model/image-filters.js';
+import { imageManifestShape } from '../shapes/image-manifest.js';
 import { historyShape, imageInspect, imageSummary } from '../shapes/image.js';
 import { descriptorShape, platformShape } from '../shapes/common.js';
 import { isRunning } from '../shapes/container-state.js';
@@ -204,9 +206,15 @@ async function list({ model, peers }: GatewayContext, call: ApiCall): Promise<vo
     if (found === undefined) throw notFound(`No such image: ${name}`);
     return found;
   };
-  const shapes = selectImages(objects, filters, booleanValue(query.get('all')), resolve, nowNs()).map((object) =>
-    imageSummary.render(object, version),
-  );
+  const isWithManifests = version >= apiVersion(1, 47) && booleanValue(query.get('manifests'));
+  const chosen = selectImages(objects, filters, booleanValue(query.get('all')), resolve, nowNs());
+  // Images of other platforms under the same names are told of in the manifests.
+  const rows = isWithManifests ? chosen.filter((object) => !isSecondary(object)) : chosen;
+  const shapes = rows.map((object) => imageSummary.render(object, version));
+  if (isWithManifests) {
+    const manifests = await manifestsOf(peers, rows, call);
+    for (const shape of shapes) shape.Manifests = manifests.get(shape.Id) ?? [];
+  }
   if (version >= apiVersion(1, 42) && booleanValue(query.get('shared-size'))) {
     const { images } = await peers.image.getImageUsage({}, reading(call, SLOW_MS));
     const shared = new Map(images.map(({ id, sharedSizeBytes }) => [id, Number(sharedSizeBytes)]));
@@ -215,9 +223,35 @@ async function list({ model, peers }: GatewayContext, call: ApiCall): Promise<vo
   call.json(200, shapes);
 }
 
+/** Whether all its names mean an image of another platform unless this one's is asked for. */
+function isSecondary({ repoTags, repoDigests, secondaryNames }: image.Image): boolean {
+  return secondaryNames.length > 0 && secondaryNames.length === repoTags.length + repoDigests.length;
+}
+
+async function manifestsOf(
+  peers: GatewayContext['peers'],
+  objects: readonly image.Image[],
+  call: ApiCall,
+): Promise<Map<string, ImageManifestSummary[]>> {
+  const found = new Map<string, ImageManifestSummary[]>();
+  if (objects.length === 0) return found;
+  const imageIds = objects.map(({ id }) => id);
+  for await (const { imageId, manifests } of peers.image.listImageManifests({ imageIds }, { signal: call.signal })) {
+    found.set(
+      imageId,
+      manifests.flatMap((it) => imageManifestShape(it) ?? []),
+    );
+  }
+  return found;
+}
+
 async function inspect({ model, peers }: GatewayContext, call: ApiCall): Promise<void> {
   const name = call.param('name');
   const platform = platformFrom(call, apiVersion(1, 49));
+  const isWithManifests = call.version >= apiVersion(1, 48) && booleanValue(call.query.get('manifests'));
+  if (platform !== undefined && isWithManifests) {
+    throw invalidArgument('conflicting options: manifests and platform options cannot both be set');
+  }
   if (platform !== undefined) {
     const { image: object } = await peers.image.getImage({ name, platform }, reading(call));
     if (object === undefined) throw notFound(`No such image: ${name}`);
@@ -226,6 +260,11 @@ async function inspect({ model, peers }: GatewayContext, call: ApiCall): Promise
   }
   const object = await model.getImage(name);
   if (object === undefined) throw notFound(`No such image: ${name}`);
+  if (isWithManifests) {
+    const manifests = await manifestsOf(peers, [object], call);
+    call.json(200, { ...imageInspect.render(object, call.version), Manifests: manifests.get(object.id) ?? [] });
+    return;
+  }
   call.send(200, model.imageBody(object, call.version));
 }
 

@@ -8,7 +8,7 @@ import { descriptorShape, healthConfigShape, listOrNull, mapOrNull, setOf, unixS
 /** An entry of `GET /images/json` with the older forms of it. */
 export const imageSummary = new VersionedShape<image.Image, ImageSummary>(
   (object) => ({
-    Containers: -1,
+    Containers: object.heldBy.length,
     Created: object.createdKnown || object.createdAt !== undefined ? unixSeconds(object.createdAt) : 0,
     Id: object.id,
     Labels: object.config?.labels ?? {},
@@ -20,6 +20,12 @@ export const imageSummary = new VersionedShape<image.Image, ImageSummary>(
     Size: Number(object.sizeBytes),
   }),
   [
+    {
+      below: apiVersion(1, 51),
+      convert: (shape) => {
+        shape.Containers = -1;
+      },
+    },
     {
       below: apiVersion(1, 48),
       convert: (shape) => {

@@ -8,6 +8,7 @@ import {
   parseAnyReference,
   parseImageConfig,
   parseReference,
+  platformDistance,
   platformMatches,
   withDefaultTag,
 } from '@flotilla/oci';
@@ -23,6 +24,8 @@ export interface CatalogImage {
   readonly config: ImageConfig;
   /** Sorted by name. */
   readonly references: readonly Reference[];
+  /** Those of the references that mean an image of another platform unless this one's is asked for. */
+  readonly secondary: readonly Reference[];
   readonly leases: readonly LeaseRecord[];
 }
 
@@ -30,8 +33,8 @@ export interface CatalogImage {
 export interface CatalogChange {
   readonly putImages?: readonly ImageRecord[];
   readonly removeImages?: readonly Digest[];
-  /** Names that point at an image from now on; wherever they pointed before. */
-  readonly name?: readonly { readonly reference: Reference; readonly imageId: Digest }[];
+  /** Names that point at an image, and its siblings of other platforms, from now on; wherever they pointed before. */
+  readonly name?: readonly NamedImages[];
   readonly unname?: readonly Reference[];
   readonly putLeases?: readonly LeaseRecord[];
   readonly removeLeases?: readonly string[];
@@ -40,6 +43,10 @@ export interface CatalogChange {
   readonly events?: readonly EngineEvent[];
   /** The answer to keep for the request, made with the change's revision. */
   readonly reply?: { readonly requestId: string; readonly encode: (revision: bigint) => Uint8Array } | undefined;
+}
+
+export interface NamedImages extends ReferenceRecord {
+  readonly reference: Reference;
 }
 
 /** Told of the images that changed; `undefined`: gone. */
@@ -58,6 +65,7 @@ interface Entry {
   leases: Map<string, LeaseRecord>;
 }
 
+const host = hostPlatform();
 const layerKey = (chainId: string): string => `layer ${chainId}`;
 const blobKey = (digest: string): string => `blob ${digest}`;
 
@@ -71,7 +79,8 @@ export class Catalog {
   readonly #referenceRecords: Collection<ReferenceRecord>;
   readonly #leaseRecords: Collection<LeaseRecord>;
   readonly #images = new Map<Digest, Entry>();
-  readonly #references = new Map<string, { reference: Reference; imageId: Digest }>();
+  /** Image ids in the order in which they were named. */
+  readonly #references = new Map<string, { reference: Reference; imageIds: readonly Digest[] }>();
   readonly #leases = new Map<string, LeaseRecord>();
   readonly #counts = new UseCounts();
   readonly #listeners = new Set<ChangeListener>();
@@ -90,8 +99,8 @@ export class Catalog {
   static async load(store: Store): Promise<Catalog> {
     const catalog = new Catalog(store);
     for await (const [, record] of catalog.#imageRecords.entries()) catalog.#addImage(record);
-    for await (const [key, { imageId }] of catalog.#referenceRecords.entries()) {
-      catalog.#setName(parseReference(key), imageId);
+    for await (const [key, record] of catalog.#referenceRecords.entries()) {
+      catalog.#setName(parseReference(key), idsOf(record));
     }
     for await (const [, lease] of catalog.#leaseRecords.entries()) catalog.#addLease(lease);
     return catalog;
@@ -103,11 +112,11 @@ export class Catalog {
 
   get(id: Digest): CatalogImage | undefined {
     const entry = this.#images.get(id);
-    return entry === undefined ? undefined : view(entry);
+    return entry === undefined ? undefined : this.#view(entry);
   }
 
   all(): CatalogImage[] {
-    return [...this.#images.values()].map(view);
+    return [...this.#images.values()].map((entry) => this.#view(entry));
   }
 
   /** Images that were made from this one here. */
@@ -116,19 +125,34 @@ export class Catalog {
   }
 
   /** Names that stand for an image that is not there; there are none unless something went wrong. */
-  danglingReferences(): Reference[] {
+  danglingReferences(): { readonly reference: Reference; readonly rest: readonly Digest[] }[] {
     return [...this.#references.values()]
-      .filter(({ imageId }) => !this.#images.has(imageId))
-      .map(({ reference }) => reference);
+      .filter(({ imageIds }) => imageIds.some((id) => !this.#images.has(id)))
+      .map(({ reference, imageIds }) => ({ reference, rest: imageIds.filter((id) => this.#images.has(id)) }));
   }
 
   get referenceCount(): number {
     return this.#references.size;
   }
 
-  /** The image that the exact reference names. */
+  /** The image that the exact reference means: that of this machine's platform, or else the one named last. */
   named(reference: Reference): Digest | undefined {
-    return this.#references.get(canonicalString(reference))?.imageId;
+    return this.#best(this.imagesNamed(reference), host);
+  }
+
+  /** All images that the exact reference names, the one named last at the end. */
+  imagesNamed(reference: Reference): readonly Digest[] {
+    return this.#references.get(canonicalString(reference))?.imageIds ?? [];
+  }
+
+  /** The last one if none runs on the platform. */
+  #best(ids: readonly Digest[], platform: Platform): Digest | undefined {
+    if (ids.length < 2) return ids[0];
+    const distanceOf = (id: Digest): number => {
+      const entry = this.#images.get(id);
+      return (entry && platformDistance(platform, entry.config.platform)) ?? Infinity;
+    };
+    return ids.reduce((best, id) => (distanceOf(id) <= distanceOf(best) ? id : best));
   }
 
   lease(containerId: string): LeaseRecord | undefined {
@@ -140,12 +164,16 @@ export class Catalog {
   }
 
   /**
-   * The image that a user means by a name, an id or the start of an id, names first.
+   * The image that a user means by a name, an id or the start of an id, names first. Of several images under one name
+   * it is that of the platform, or of this machine's when none is asked for, or the one that was named last.
    *
    * @throws EngineError `invalidArgument` for what is no name at all; `notFound` `No such image: x`.
    */
   resolve(nameOrId: string, platform?: Platform): CatalogImage {
-    const image = this.#find(nameOrId);
+    const all = this.resolveAll(nameOrId);
+    const ids = all.map(({ record }) => record.id);
+    const image = all.find(({ record }) => record.id === this.#best(ids, platform ?? host)) ?? all[0];
+    if (image === undefined) throw notFound(`No such image: ${nameOrId}`);
     if (platform !== undefined && !platformMatches(platform, image.config.platform)) {
       const actual = formatPlatform(normalizePlatform(image.config.platform));
       throw notFound(
@@ -155,24 +183,27 @@ export class Catalog {
     return image;
   }
 
-  #find(nameOrId: string): CatalogImage {
+  /** All images that a name stands for, one at least; an id stands for one. @throws EngineError as `resolve`. */
+  resolveAll(nameOrId: string): CatalogImage[] {
     const parsed = parseAnyReference(nameOrId);
     if (parsed.kind === 'id') {
       const image = this.get(parsed.id);
-      if (image !== undefined) return image;
+      if (image !== undefined) return [image];
       throw notFound(`No such image: ${parsed.id}`);
     }
     const reference = withDefaultTag(parsed.reference);
-    const id = this.#references.get(canonicalString(reference))?.imageId ?? this.#digestOf(reference);
-    const image = id === undefined ? this.#byPrefix(nameOrId) : this.get(id);
+    const named = this.imagesNamed(reference);
+    const images = (named.length > 0 ? named : this.#ofDigest(reference)).flatMap((id) => this.get(id) ?? []);
+    if (images.length > 0) return images;
+    const image = this.#byPrefix(nameOrId);
     if (image === undefined) throw notFound(`No such image: ${familiarString(reference)}`);
-    return image;
+    return [image];
   }
 
   /** `name:tag@digest` names what `name@digest` does. */
-  #digestOf({ domain, path, tag, digest }: Reference): Digest | undefined {
-    if (tag === undefined || digest === undefined) return undefined;
-    return this.#references.get(canonicalString({ domain, path, digest }))?.imageId;
+  #ofDigest({ domain, path, tag, digest }: Reference): readonly Digest[] {
+    if (tag === undefined || digest === undefined) return [];
+    return this.imagesNamed({ domain, path, digest });
   }
 
   #byPrefix(text: string): CatalogImage | undefined {
@@ -185,7 +216,6 @@ export class Catalog {
 
   /** What an image does not fit of this machine, as Docker words it; undefined when it fits. */
   platformWarning({ config }: CatalogImage): string | undefined {
-    const host = hostPlatform();
     if (config.platform.architecture === '' || platformMatches(host, config.platform)) return undefined;
     return `The requested image's platform (${formatPlatform(normalizePlatform(config.platform))}) does not match the detected host platform (${formatPlatform(host)}) and no specific platform was requested`;
   }
@@ -242,19 +272,14 @@ export class Catalog {
       undo.push(() => (before === undefined ? this.#dropImage(record.id) : this.#addImage(before)));
       affected.add(record.id);
     }
-    for (const { reference, imageId } of change.name ?? []) {
-      const before = this.named(reference);
-      this.#setName(reference, imageId);
+    const rename = (reference: Reference, imageIds: readonly Digest[]): void => {
+      const before = this.imagesNamed(reference);
+      this.#setName(reference, imageIds);
       undo.push(() => this.#setName(reference, before));
-      if (before !== undefined) affected.add(before);
-      affected.add(imageId);
-    }
-    for (const reference of change.unname ?? []) {
-      const before = this.named(reference);
-      this.#setName(reference, undefined);
-      undo.push(() => this.#setName(reference, before));
-      if (before !== undefined) affected.add(before);
-    }
+      for (const id of [...before, ...imageIds]) affected.add(id);
+    };
+    for (const named of change.name ?? []) rename(named.reference, idsOf(named));
+    for (const reference of change.unname ?? []) rename(reference, []);
     for (const lease of change.putLeases ?? []) {
       this.#addLease(lease);
       undo.push(() => this.#dropLease(lease.containerId));
@@ -276,8 +301,9 @@ export class Catalog {
   #write(batch: Batch, change: CatalogChange): void {
     for (const record of change.putImages ?? []) batch.put(this.#imageRecords, record.id, record);
     for (const id of change.removeImages ?? []) batch.delete(this.#imageRecords, id);
-    for (const { reference, imageId } of change.name ?? []) {
-      batch.put(this.#referenceRecords, canonicalString(reference), { imageId });
+    for (const { reference, imageId, siblings } of change.name ?? []) {
+      const record = siblings === undefined || siblings.length === 0 ? { imageId } : { imageId, siblings };
+      batch.put(this.#referenceRecords, canonicalString(reference), record);
     }
     for (const reference of change.unname ?? []) batch.delete(this.#referenceRecords, canonicalString(reference));
     for (const lease of change.putLeases ?? []) batch.put(this.#leaseRecords, lease.containerId, lease);
@@ -333,8 +359,8 @@ export class Catalog {
     for (const lease of this.#leases.values()) {
       if (lease.imageId === record.id) entry.leases.set(lease.containerId, lease);
     }
-    for (const [key, { reference, imageId }] of this.#references) {
-      if (imageId === record.id) entry.references.set(key, reference);
+    for (const [key, { reference, imageIds }] of this.#references) {
+      if (imageIds.includes(record.id)) entry.references.set(key, reference);
     }
     this.#images.set(record.id, entry);
   }
@@ -346,16 +372,21 @@ export class Catalog {
     return this.#counts.release(keysOf(entry.record));
   }
 
-  #setName(reference: Reference, imageId: Digest | undefined): void {
+  #setName(reference: Reference, imageIds: readonly Digest[]): void {
     const key = canonicalString(reference);
-    const before = this.#references.get(key);
-    if (before !== undefined) this.#images.get(before.imageId)?.references.delete(key);
-    if (imageId === undefined) {
+    for (const id of this.#references.get(key)?.imageIds ?? []) this.#images.get(id)?.references.delete(key);
+    if (imageIds.length === 0) {
       this.#references.delete(key);
       return;
     }
-    this.#references.set(key, { reference, imageId });
-    this.#images.get(imageId)?.references.set(key, reference);
+    this.#references.set(key, { reference, imageIds });
+    for (const id of imageIds) this.#images.get(id)?.references.set(key, reference);
+  }
+
+  #view({ record, config, references, leases }: Entry): CatalogImage {
+    const sorted = [...references].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, reference]) => reference);
+    const secondary = sorted.filter((reference) => this.named(reference) !== record.id);
+    return { record, config, references: sorted, secondary, leases: [...leases.values()] };
   }
 
   #addLease(lease: LeaseRecord): void {
@@ -406,9 +437,9 @@ export class Hold {
   }
 }
 
-function view({ record, config, references, leases }: Entry): CatalogImage {
-  const sorted = [...references].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, reference]) => reference);
-  return { record, config, references: sorted, leases: [...leases.values()] };
+/** With the one that was named last at the end. */
+function idsOf({ imageId, siblings = [] }: ReferenceRecord): Digest[] {
+  return [...siblings.filter((id) => id !== imageId), imageId];
 }
 
 function keysOf({ id, manifest, index, layers }: ImageRecord): string[] {

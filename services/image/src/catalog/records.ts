@@ -38,7 +38,10 @@ export interface ImageRecord {
 
 /** A name for an image; the key is the canonical reference. */
 export interface ReferenceRecord {
+  /** The one that was named last. */
   readonly imageId: Digest;
+  /** Images of other platforms that came through the same index, in the order in which they were named. */
+  readonly siblings?: readonly Digest[];
 }
 
 /** A container's claim on an image and a writable layer; the key is the container id. */

@@ -29,8 +29,12 @@ export async function* checkRecords(
       isRepaired: false,
     };
   }
-  for (const reference of catalog.danglingReferences()) {
-    if (repair) await catalog.commit({ unname: [reference] });
+  for (const { reference, rest } of catalog.danglingReferences()) {
+    const imageId = rest.at(-1);
+    if (repair) {
+      const name = imageId === undefined ? [] : [{ reference, imageId, siblings: rest }];
+      await catalog.commit(imageId === undefined ? { unname: [reference] } : { name });
+    }
     yield {
       kind: 'referenceDangling',
       subject: canonicalString(reference),

@@ -3,9 +3,13 @@ import type { Healthcheck, RunConfig } from '@flotilla/oci';
 import type { Timestamp, common, image } from '@flotilla/proto';
 import { timestampFromDate } from '@flotilla/proto';
 import type { CatalogImage } from '../catalog/catalog.js';
+import { descriptorOf } from './manifest-summaries.js';
 
 /** The image as the contract has it. */
-export function imageMessage({ record, config, references, leases }: CatalogImage, lowerDirs: string[]): image.Image {
+export function imageMessage(
+  { record, config, references, secondary, leases }: CatalogImage,
+  lowerDirs: string[],
+): image.Image {
   const { platform } = config;
   return {
     id: record.id,
@@ -27,15 +31,12 @@ export function imageMessage({ record, config, references, leases }: CatalogImag
     layers: record.layers.map(({ diffId }) => diffId),
     lastTagTime: record.lastTaggedAt === '' ? undefined : timestampOf(record.lastTaggedAt),
     heldBy: leases.map(({ containerId, containerName }) => ({ containerId, containerName })),
-    descriptor: descriptorMessage(record.index ?? record.manifest),
+    descriptor: descriptorOf(record.index ?? record.manifest),
     dockerVersion: config.dockerVersion,
     lowerDirs,
     createdKnown: config.created !== undefined,
+    secondaryNames: secondary.map(familiarString),
   };
-}
-
-function descriptorMessage({ digest, size, mediaType }: CatalogImage['record']['manifest']): common.Descriptor {
-  return { mediaType, digest, sizeBytes: BigInt(size), urls: [], annotations: {} };
 }
 
 export function runConfigMessage(run: RunConfig): image.ImageConfig {

@@ -48,14 +48,15 @@ export class Images {
     return this.#deps.layers.has(chainId) ? Number(this.#deps.layers.sizeOf(chainId)) : 0;
   }
 
-  /** @throws EngineError `invalidArgument` for a bad name, `notFound` `No such image: x`. */
+  /** A name takes the images of all its platforms along. @throws EngineError `invalidArgument` for a bad name, `notFound` `No such image: x`. */
   async tag(name: string, repository: string, tag: string, reply: Reply): Promise<bigint> {
     const { catalog, now } = this.#deps;
     const reference = tagReference(repository, tag);
     const { record, config } = catalog.resolve(name);
+    const all = catalog.resolveAll(name);
     return catalog.commit({
-      putImages: [{ ...record, lastTaggedAt: now().toISOString() }],
-      name: [{ reference, imageId: record.id }],
+      putImages: all.map((it) => ({ ...it.record, lastTaggedAt: now().toISOString() })),
+      name: [{ reference, imageId: record.id, siblings: all.map((it) => it.record.id) }],
       events: [imageTagged(record.id, reference, config)],
       reply,
     });
@@ -132,8 +133,8 @@ export class Images {
   }
 }
 
-function changeOf({ unname, removeImages, events }: RemovalPlan): CatalogChange {
-  return { unname, removeImages, events };
+function changeOf({ unname, name, removeImages, events }: RemovalPlan): CatalogChange {
+  return { unname, name, removeImages, events };
 }
 
 /** The reference of `docker tag`'s second argument. */

@@ -8,16 +8,18 @@ import {
   shortId,
   withDefaultTag,
 } from '@flotilla/oci';
-import type { Digest, Reference } from '@flotilla/oci';
+import type { Digest, Platform, Reference } from '@flotilla/oci';
 import type { EngineEvent } from '@flotilla/store';
-import type { Catalog, CatalogImage } from '../catalog/catalog.js';
+import type { Catalog, CatalogImage, NamedImages } from '../catalog/catalog.js';
 import type { LeaseRecord } from '../catalog/records.js';
 import { imageDeleted, imageUntagged } from './image-events.js';
 
 /** What a removal will do: computed without any effect, then committed at once. */
 export interface RemovalPlan {
   readonly removed: { readonly kind: 'untagged' | 'deleted'; readonly what: string }[];
-  readonly unname: Reference[];
+  readonly unname: readonly Reference[];
+  /** Names that go on standing for other platforms' images. */
+  readonly name: readonly NamedImages[];
   readonly removeImages: Digest[];
   readonly events: EngineEvent[];
 }
@@ -28,6 +30,8 @@ export interface RemovalOptions {
   readonly noPrune: boolean;
   /** Containers that run now: their image cannot be removed even by force. */
   readonly running: ReadonlySet<string>;
+  /** Only the images of these platforms, of several under the name; all of them when empty. */
+  readonly platforms: readonly Platform[];
 }
 
 /**
@@ -41,15 +45,23 @@ export function planRemoval(catalog: Catalog, nameOrId: string, options: Removal
 
 /** Removal of an image that no container uses, with all its names; undefined if something was made from it. */
 export function planPrune(catalog: Catalog, id: Digest): RemovalPlan | undefined {
-  const plan = new Removal(catalog, { force: true, noPrune: false, running: new Set() }).prune(id);
+  const plan = new Removal(catalog, {
+    force: true,
+    noPrune: false,
+    running: new Set(),
+    platforms: [],
+  }).prune(id);
   return plan.removed.length === 0 ? undefined : plan;
 }
 
 class Removal {
   readonly #catalog: Catalog;
   readonly #options: RemovalOptions;
-  readonly #plan: RemovalPlan = { removed: [], unname: [], removeImages: [], events: [] };
-  readonly #unnamed = new Set<string>();
+  readonly #removed: RemovalPlan['removed'][number][] = [];
+  readonly #removeImages: Digest[] = [];
+  readonly #events: EngineEvent[] = [];
+  /** Names by their canonical form, with the images that they no longer stand for. */
+  readonly #untagged = new Map<string, { reference: Reference; imageIds: Set<Digest> }>();
 
   constructor(catalog: Catalog, options: RemovalOptions) {
     this.#catalog = catalog;
@@ -57,55 +69,88 @@ class Removal {
   }
 
   plan(nameOrId: string): RemovalPlan {
-    const image = this.#catalog.resolve(nameOrId);
-    const byId = isIdPrefix(image.record.id, nameOrId);
-    if (byId) this.#untagById(image);
-    else if (!this.#untagByName(image, nameOrId)) return this.#plan;
-    this.#delete(image.record.id, !byId);
-    return this.#plan;
+    const { platforms } = this.#options;
+    const all = this.#catalog.resolveAll(nameOrId);
+    const wanted = platforms.map((platform) => this.#catalog.resolve(nameOrId, platform).record.id);
+    const images = platforms.length === 0 ? all : all.filter(({ record }) => wanted.includes(record.id));
+    const [first] = images;
+    if (first !== undefined && isIdPrefix(first.record.id, nameOrId)) {
+      this.#untagById(first);
+      this.#delete(first.record.id, false);
+    } else {
+      this.#untagByName(images, nameOrId);
+      for (const { record, references } of images) {
+        if (this.#left(record.id, references).length === 0) this.#delete(record.id, true);
+      }
+    }
+    return this.#finish();
   }
 
   prune(id: Digest): RemovalPlan {
     if (this.#catalog.childrenOf(id).length === 0) this.#delete(id, true);
-    return this.#plan;
+    return this.#finish();
   }
 
-  /** Gives false when other names keep the image. */
-  #untagByName(image: CatalogImage, name: string): boolean {
-    const user = image.leases[0];
-    if (!this.#options.force && isSingleReference(image.references) && user !== undefined) {
+  #finish(): RemovalPlan {
+    const changed = [...this.#untagged.values()].map(({ reference, imageIds }) => ({
+      reference,
+      rest: this.#catalog.imagesNamed(reference).filter((id) => !imageIds.has(id)),
+    }));
+    return {
+      removed: this.#removed,
+      unname: changed.filter(({ rest }) => rest.length === 0).map(({ reference }) => reference),
+      name: changed.flatMap(({ reference, rest }) => {
+        const imageId = rest.at(-1);
+        return imageId === undefined ? [] : [{ reference, imageId, siblings: rest }];
+      }),
+      removeImages: this.#removeImages,
+      events: this.#events,
+    };
+  }
+
+  #untagByName(images: readonly CatalogImage[], name: string): void {
+    for (const { references, leases, record } of images) {
+      const user = leases[0];
+      if (this.#options.force || !isSingleReference(references) || user === undefined) continue;
       throw conflict(
-        `conflict: unable to remove repository reference "${name}" (must force) - container ${shortId(user.containerId)} is using its referenced image ${shortId(image.record.id)}`,
+        `conflict: unable to remove repository reference "${name}" (must force) - container ${shortId(user.containerId)} is using its referenced image ${shortId(record.id)}`,
       );
     }
     const parsed = withDefaultTag(parseReference(name));
-    const reference = image.references.find((it) => canonicalString(it) === canonicalString(parsed)) ?? {
+    const known = images.flatMap(({ references }) => references);
+    const reference = known.find((it) => canonicalString(it) === canonicalString(parsed)) ?? {
       domain: parsed.domain,
       path: parsed.path,
       ...(parsed.digest === undefined ? {} : { digest: parsed.digest }),
     };
-    this.#untag(image, reference);
+    this.#untag(images, reference);
+    if (reference.digest !== undefined) return;
     // The last tag of a repository takes its digests along.
-    const rest = this.#references(image);
-    const sameRepository = rest.filter((it) => repositoryName(it) === repositoryName(reference));
-    if (reference.digest === undefined && sameRepository.every(({ digest }) => digest !== undefined)) {
-      for (const digest of sameRepository) this.#untag(image, digest, false);
+    for (const image of images) {
+      const rest = this.#left(image.record.id, image.references);
+      const sameRepository = rest.filter((it) => repositoryName(it) === repositoryName(reference));
+      if (sameRepository.some(({ digest }) => digest === undefined)) continue;
+      for (const digest of sameRepository) this.#untag([image], digest, false);
     }
-    return this.#references(image).length === 0;
   }
 
   #untagById(image: CatalogImage): void {
     if (!isSingleReference(image.references)) return;
     const problem = this.#conflictOf(image, { soft: !this.#options.force, references: false });
     if (problem !== undefined) throw problem.error;
-    for (const reference of image.references) this.#untag(image, reference);
+    for (const reference of image.references) this.#untag([image], reference);
   }
 
-  #untag(image: CatalogImage, reference: Reference, withEvent = true): void {
-    this.#unnamed.add(canonicalString(reference));
-    this.#plan.unname.push(reference);
-    this.#plan.removed.push({ kind: 'untagged', what: familiarString(reference) });
-    if (withEvent) this.#plan.events.push(imageUntagged(image.record.id, image.config));
+  /** One name is told once, however many images it stood for. */
+  #untag(images: readonly CatalogImage[], reference: Reference, withEvent = true): void {
+    const key = canonicalString(reference);
+    const untagged = this.#untagged.get(key) ?? { reference, imageIds: new Set() };
+    if (!this.#untagged.has(key)) this.#removed.push({ kind: 'untagged', what: familiarString(reference) });
+    this.#untagged.set(key, untagged);
+    for (const { record, config } of images) {
+      untagged.imageIds.add(record.id);
+      if (withEvent) this.#events.push(imageUntagged(record.id, config));
+    }
   }
 
   #delete(id: Digest, quiet: boolean, force = this.#options.force): void {
@@ -113,13 +158,13 @@ class Removal {
     if (image === undefined) return;
     const problem = this.#conflictOf(image, { soft: !force, references: true });
     if (problem !== undefined) {
-      if (quiet && (this.#references(image).length > 0 || problem.isUsed)) return;
+      if (quiet && (this.#left(image.record.id, image.references).length > 0 || problem.isUsed)) return;
       throw problem.error;
     }
-    for (const reference of this.#references(image)) this.#untag(image, reference);
-    this.#plan.removeImages.push(id);
-    this.#plan.events.push(imageDeleted(id, image.config));
-    this.#plan.removed.push({ kind: 'deleted', what: id });
+    for (const reference of this.#left(id, image.references)) this.#untag([image], reference);
+    this.#removeImages.push(id);
+    this.#events.push(imageDeleted(id, image.config));
+    this.#removed.push({ kind: 'deleted', what: id });
     const { parent } = image.record;
     if (!this.#options.noPrune && parent !== '') this.#delete(parent, true, false);
   }
@@ -133,7 +178,7 @@ class Removal {
       error: conflict(`conflict: unable to delete ${shortId(id)} (${how}) - ${why}`),
       isUsed,
     });
-    const gone = new Set<string>(this.#plan.removeImages);
+    const gone = new Set<string>(this.#removeImages);
     if (this.#catalog.childrenOf(id).some((child) => !gone.has(child))) {
       return refuse('cannot be forced', 'image has dependent child images');
     }
@@ -144,7 +189,7 @@ class Removal {
       return refuse('cannot be forced', why, true);
     }
     if (!checks.soft) return undefined;
-    if (checks.references && this.#references(image).length > 0) {
+    if (checks.references && this.#left(image.record.id, image.references).length > 0) {
       return refuse('must be forced', 'image is referenced in multiple repositories');
     }
     const stopped = image.leases[0];
@@ -152,9 +197,9 @@ class Removal {
     return refuse('must be forced', `image is being used by stopped container ${shortId(stopped.containerId)}`, true);
   }
 
-  /** The names that are left. */
-  #references(image: CatalogImage): Reference[] {
-    return image.references.filter((reference) => !this.#unnamed.has(canonicalString(reference)));
+  /** The names that still stand for the image. */
+  #left(id: Digest, references: readonly Reference[]): Reference[] {
+    return references.filter((reference) => this.#untagged.get(canonicalString(reference))?.imageIds.has(id) !== true);
   }
 }
 

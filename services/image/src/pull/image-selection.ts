@@ -9,6 +9,8 @@ export interface SelectedImage {
   readonly manifestBytes: Buffer;
   readonly manifestDigest: Digest;
   readonly index: SourceManifest | undefined;
+  /** Digests of everything that the index lists, at whatever depth was looked at. */
+  readonly indexManifests: ReadonlySet<Digest>;
   /** What the reference itself stands for: shown as `Digest:`, kept as name@digest. */
   readonly referenceDigest: Digest;
   readonly warnings: readonly string[];
@@ -40,6 +42,7 @@ export async function selectImage(
   const platform = wanted ?? hostPlatform();
   const first = await source.manifest(repository, target, credentials, signal);
   const warnings = [...first.warnings];
+  const indexManifests = new Set<Digest>();
   let current = first;
   for (let depth = 0; ; depth += 1) {
     const manifest = parseManifest(current.content, current.mediaType);
@@ -50,10 +53,12 @@ export async function selectImage(
         manifestBytes: current.content,
         manifestDigest: current.digest,
         index: current === first ? undefined : first,
+        indexManifests,
         referenceDigest: first.digest,
         warnings,
       };
     }
+    for (const { digest } of manifest.manifests) indexManifests.add(digest);
     const [best] = selectManifests(manifest, platform);
     if (best === undefined || depth === maxDepth) {
       throw notFound(`no matching manifest for ${formatPlatform(platform)} in the manifest list entries`);

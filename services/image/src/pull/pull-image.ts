@@ -14,7 +14,7 @@ import {
 import type { Descriptor, Digest, ImageConfig, Platform, Reference } from '@flotilla/oci';
 import pLimit from 'p-limit';
 import type { LimitFunction } from 'p-limit';
-import type { Catalog, Hold } from '../catalog/catalog.js';
+import type { Catalog, Hold, NamedImages } from '../catalog/catalog.js';
 import type { BlobRecord, ImageRecord, LayerRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
 import { imagePulled } from '../images/image-events.js';
@@ -153,7 +153,7 @@ class PullSession {
       const isWhole =
         chainIds.every((chainId) => this.#deps.layers.has(chainId)) &&
         blobsOf(known.record).every(({ digest }) => content.has(digest));
-      if (isWhole) return known;
+      if (isWhole) return { record: await this.#throughIndex(known.record, selected), config: known.config };
     }
     for (const layer of manifest.layers) this.#log.push({ id: shortId(layer.digest), status: 'Pulling fs layer' });
     const configBytes = await this.#fetchConfig(manifest.config);
@@ -182,6 +182,20 @@ class PullSession {
       lastTaggedAt: known?.record.lastTaggedAt ?? '',
     };
     return { record, config };
+  }
+
+  /** The record of an image that is here: it now came through the index that led to it, if its blobs are the same. */
+  async #throughIndex(record: ImageRecord, { manifest, manifestBytes, index }: SelectedImage): Promise<ImageRecord> {
+    const isSame = manifest.layers.every(({ digest }, at) => digest === record.layers[at]?.blob.digest);
+    if (index === undefined || index.digest === record.index?.digest || !isSame) return record;
+    const { content } = this.#deps;
+    await content.put(index.content);
+    const { mediaType } = manifest;
+    return {
+      ...record,
+      manifest: { digest: await content.put(manifestBytes), size: manifestBytes.length, mediaType },
+      index: { digest: index.digest, size: index.content.length, mediaType: index.mediaType },
+    };
   }
 
   async #fetchConfig(descriptor: Descriptor): Promise<Buffer> {
@@ -271,14 +285,16 @@ class PullSession {
     if (reference.digest === undefined) names.unshift(reference);
     await content.settled(blobsOf(record).map(({ digest }) => digest));
     this.#signal.throwIfAborted();
-    const isUpdated = names.slice(0, 1).some((name) => catalog.named(name) !== record.id);
+    const named = names.map((name) => this.#beside(name, record, selected));
+    const isUpdated = named.slice(0, 1).some(({ reference: name }) => !catalog.imagesNamed(name).includes(record.id));
     const isKept = catalog.get(record.id)?.record === record;
     const putImages = isUpdated || !isKept ? [this.#stamped(record, isUpdated)] : [];
     const revision = await catalog.commit({
-      putImages,
-      name: names
-        .filter((name) => catalog.named(name) !== record.id)
-        .map((name) => ({ reference: name, imageId: record.id })),
+      putImages: [...putImages, ...named.flatMap(({ moved }) => moved)],
+      name: named.filter(({ reference: name, siblings }) => {
+        const before = catalog.imagesNamed(name);
+        return before.at(-1) !== record.id || before.length !== siblings.length + 1;
+      }),
       touch: [record.id],
       events: [imagePulled(reference, config)],
     });
@@ -287,6 +303,32 @@ class PullSession {
     const status = isUpdated ? `Downloaded newer image for ${shown}` : `Image is up to date for ${shown}`;
     this.#log.push({ status: `Status: ${status}` });
     return revision;
+  }
+
+  /**
+   * The image under a name, beside those of other platforms that the same index offers; what the name meant before an
+   * index was replaced does not stay. `moved`: siblings that came through an older index which has them as well.
+   */
+  #beside(
+    reference: Reference,
+    record: ImageRecord,
+    { indexManifests }: SelectedImage,
+  ): NamedImages & { readonly siblings: readonly Digest[]; readonly moved: ImageRecord[] } {
+    const { catalog } = this.#deps;
+    const others = catalog.imagesNamed(reference).flatMap((id) => (id === record.id ? [] : (catalog.get(id) ?? [])));
+    const offered = others.filter(
+      (other) =>
+        record.index !== null &&
+        (other.record.index?.digest === record.index.digest || indexManifests.has(other.record.manifest.digest)),
+    );
+    return {
+      reference,
+      imageId: record.id,
+      siblings: offered.map((other) => other.record.id),
+      moved: offered
+        .filter((other) => other.record.index?.digest !== record.index?.digest)
+        .map((other) => ({ ...other.record, index: record.index })),
+    };
   }
 
   #stamped(record: ImageRecord, isTagged: boolean): ImageRecord {

@@ -8,6 +8,7 @@ import type { StoreCheck } from '../check/check-store.js';
 import type { ContainerLayers, PreparedLayer } from '../containers/container-layers.js';
 import { historyOf } from '../images/history.js';
 import { imageMessage, platformOf } from '../images/image-message.js';
+import type { ManifestSummaries } from '../images/manifest-summaries.js';
 import { tagReference } from '../images/images.js';
 import type { Images } from '../images/images.js';
 import type { RemovalPlan } from '../images/remove-image.js';
@@ -31,11 +32,12 @@ export interface ImageRpcDeps {
   readonly containers: ContainerLayers;
   readonly layers: LayerStore;
   readonly check: StoreCheck;
+  readonly manifests: ManifestSummaries;
 }
 
 /** ImageService over the domain. */
 export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
-  const { catalog, images, puller, load, save, containers, layers, check } = deps;
+  const { catalog, images, puller, load, save, containers, layers, check, manifests } = deps;
   const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it));
 
   return serviceEntry(image.ImageServiceService, {
@@ -93,6 +95,14 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
       return Promise.resolve({ images: visible.sort(newestFirst).map(messageOf), revision: catalog.revision });
     }),
 
+    listImageManifests: serverStream(async function* ({ imageIds }: image.ListImageManifestsRequest, { identity }) {
+      const wanted = new Set(imageIds);
+      for (const it of catalog.all()) {
+        if (!isSeen(it, identity) || (wanted.size > 0 && !wanted.has(it.record.id))) continue;
+        yield { imageId: it.record.id, manifests: await manifests.of(it) };
+      }
+    }),
+
     getImageHistory: unary(({ name, platform }: image.GetImageHistoryRequest) => {
       const found = images.get(name, platformOf(platform));
       return Promise.resolve({ entries: historyOf(found, (chainId) => images.layerBytes(chainId)) });
@@ -114,6 +124,7 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
           force: request.force,
           noPrune: request.noPrune,
           running: new Set(request.runningContainerIds),
+          platforms: request.platforms.flatMap((it) => platformOf(it) ?? []),
         };
         const { removed, revision } = await images.remove(request.name, options, (what) => ({
           requestId,
