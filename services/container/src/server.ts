@@ -27,6 +27,7 @@ import { execRpc } from './rpc/exec-rpc.js';
 import { grpcPeers } from './rpc/grpc-peers.js';
 import { imageContentRpc } from './rpc/image-content-rpc.js';
 import { lifecycleRpc } from './rpc/lifecycle-rpc.js';
+import { observeRpc } from './rpc/observe-rpc.js';
 import { streamsRpc } from './rpc/streams-rpc.js';
 import { ShimRuntime } from './runtime/shim-runtime.js';
 import { ContainerStore, schemaVersion } from './store/container-store.js';
@@ -101,6 +102,7 @@ export async function startContainerService(
             ...lifecycleRpc(containers),
             ...streamsRpc(containers),
             ...execRpc(execs),
+            ...observeRpc(containers),
             ...imageContentRpc(containers, clients.image),
           }),
         ],
