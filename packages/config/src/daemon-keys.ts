@@ -35,7 +35,7 @@ const ulimit = z.strictObject({
 const runtime = z.strictObject({ path: z.string(), runtimeArgs: z.optional(strings) });
 const addressPool = z.strictObject({ base: cidr, size: z.int().check(z.gte(1), z.lte(30)) });
 
-/** The keys of daemon.json that do something here; ours are `nats` and `services`. */
+/** The keys of daemon.json that do something here; ours are `nats`, `services` and `registry-cache-size`. */
 export const daemonSchema = z.strictObject({
   'data-root': z.optional(absolutePath),
   'exec-root': z.optional(absolutePath),
@@ -62,6 +62,8 @@ export const daemonSchema = z.strictObject({
       'no-proxy': z.optional(z.string()),
     }),
   ),
+
+  'registry-cache-size': z.optional(z.union([z.literal(0), z.literal('0'), size])),
 
   runtimes: z.optional(z.record(z.string(), runtime)),
   'default-runtime': z.optional(z.string()),

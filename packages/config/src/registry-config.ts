@@ -19,9 +19,11 @@ export const registryBlock = () =>
     /** Before the second try; doubled for each further one. */
     retryDelayMs: z.optional(z.int()),
     maxRetryDelayMs: z.optional(z.int()),
-    /** Blobs kept after they were handed over, and partial ones kept for a resume. */
+    /** Blobs that are kept although the image service does not have them (any more); 0: none. */
     cacheBytes: z.optional(z.int()),
     /** Larger blobs are pushed in pieces of this size. */
     uploadChunkBytes: z.optional(z.int()),
+    /** What interrupted transfers may leave to be resumed. */
+    partialBytes: z.optional(z.int()),
     proxies: z.optional(z.strictObject({ httpProxy: z.string(), httpsProxy: z.string(), noProxy: z.string() })),
   });

@@ -139,6 +139,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
         ...(given['max-download-attempts'] === undefined
           ? {}
           : { maxDownloadAttempts: given['max-download-attempts'] }),
+        ...(given['registry-cache-size'] === undefined ? {} : { cacheBytes: bytesOf(given['registry-cache-size']) }),
         ...(given.proxies === undefined ? {} : { proxies: proxiesOf(given.proxies) }),
       },
     },

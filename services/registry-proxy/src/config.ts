@@ -10,7 +10,8 @@ const defaults = {
   bodyTimeoutMs: 30_000,
   retryDelayMs: 1_000,
   maxRetryDelayMs: 15_000,
-  cacheBytes: 1024 * 1024 * 1024,
+  cacheBytes: 2 * 1024 ** 3,
+  partialBytes: 8 * 1024 ** 3,
   uploadChunkBytes: 64 * 1024 * 1024,
 };
 
@@ -27,5 +28,6 @@ export function registrySettings({ registry }: RegistryConfig): RegistrySettings
     maxRetryDelayMs: pick('maxRetryDelayMs'),
     cacheBytes: pick('cacheBytes'),
     uploadChunkBytes: pick('uploadChunkBytes'),
+    partialBytes: pick('partialBytes'),
   };
 }

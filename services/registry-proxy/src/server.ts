@@ -8,6 +8,8 @@ import type { RunningServer } from '@flotilla/rpc';
 import { BlobCache } from './blobs/blob-cache.js';
 import { BlobTransfers } from './blobs/blob-transfers.js';
 import { BlobWriters } from './blobs/blob-writer.js';
+import { CacheIndex } from './cache/cache-index.js';
+import { CachedManifests } from './cache/cached-manifests.js';
 import { registrySettings } from './config.js';
 import type { RegistrySettings } from './config.js';
 import { registryRpc } from './rpc/registry-rpc.js';
@@ -21,6 +23,7 @@ import type { RetryRules } from './upstream/retry.js';
 const maxUploadAttempts = 5;
 /** A registry may copy a whole blob before it answers the last request. */
 const commitPatience = 10;
+const evictEveryMs = 60_000;
 
 /** Parts that tests may replace. */
 export interface RegistryProxyDeps {
@@ -39,15 +42,19 @@ export async function startRegistryProxyService(
     blobsDir: join(config.dataDir, 'blobs'),
     exchangeDir,
     maxBytes: settings.cacheBytes,
+    maxPartialBytes: settings.partialBytes,
   });
+  const index = new CacheIndex(config.dataDir, log);
   const transport = new HttpTransport({ ...settings, userAgent: `flotilla/${config.version}` });
   const writers = new BlobWriters();
   const endpoints = new Endpoints(settings);
   const client = new RegistryClient(endpoints, transport);
   const retry = retryRules(settings);
   const manifestRetry = manifestRetryRules(settings);
-  const manifests = new Manifests(client, manifestRetry);
-  const transfers = new BlobTransfers({ client, retry, cache, writers });
+  const manifests = new CachedManifests(new Manifests(client, manifestRetry), index, log);
+  const transfers = new BlobTransfers({ client, retry, cache, access: index, writers });
+  // Blobs become the cache's own when the image service lets go of them: nobody tells.
+  const evicting = setInterval(() => cache.evictSoon(), evictEveryMs).unref();
   const uploads = {
     client,
     retry: { ...retry, attempts: maxUploadAttempts },
@@ -55,8 +62,11 @@ export async function startRegistryProxyService(
     commitTimeoutMs: commitPatience * settings.headersTimeoutMs,
   };
   const dispose = async (): Promise<void> => {
+    clearInterval(evicting);
     await writers[Symbol.asyncDispose]();
     await transport[Symbol.asyncDispose]();
+    await cache.settled();
+    await index[Symbol.asyncDispose]();
   };
   try {
     const server = await serve({
@@ -74,6 +84,7 @@ export async function startRegistryProxyService(
             for (const each of apply) each();
             Object.assign(retry, retryRules(next));
             Object.assign(manifestRetry, manifestRetryRules(next));
+            cache.maxBytes = next.cacheBytes;
             client.forgetReached();
             // Certificates may have changed too.
             await transport.reset();

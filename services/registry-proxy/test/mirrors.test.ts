@@ -228,9 +228,9 @@ describe('HTTP proxies', () => {
       `CONNECT secure.test:443 Basic ${Buffer.from('me:secret').toString('base64')}`,
     ]);
     await proxy.reload({ ...plain, proxies: { ...proxies, noProxy: '.test' } });
-    await expect(manifest('secure.test/team/web')).rejects.toThrow(/lookup secure.test/);
+    await expect(manifest('secure.test/team/web', 'uncached')).rejects.toThrow(/lookup secure.test/);
     await proxy.reload({ ...plain, proxies: { ...proxies, httpProxy: 'http://127.0.0.1:1' } });
-    await expect(manifest('plain.test/team/web')).rejects.toMatchObject({
+    await expect(manifest('plain.test/team/web', 'uncached')).rejects.toMatchObject({
       message: 'Get "http://plain.test/v2/": proxyconnect tcp: dial tcp 127.0.0.1:1: connect: connection refused',
     });
   });

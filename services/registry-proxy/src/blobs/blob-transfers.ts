@@ -1,15 +1,25 @@
-import type { Digest } from '@flotilla/oci';
 import { repositoryName } from '@flotilla/oci';
+import type { Digest, Reference } from '@flotilla/oci';
 import { fingerprint } from '../upstream/credentials.js';
+import type { Credentials } from '../upstream/credentials.js';
 import { discard } from '../upstream/http-transport.js';
 import { pullScope } from '../upstream/manifests.js';
+import type { ReachedRegistry } from '../upstream/registry-client.js';
+import { isOutage } from '../upstream/registry-error.js';
 import type { BlobCache } from './blob-cache.js';
 import { downloadBlob, verificationFailed } from './blob-download.js';
 import type { BlobProgress, BlobRequest, DownloadDeps } from './blob-download.js';
 import type { BlobWriters } from './blob-writer.js';
 
+/** Whom registries let read what. */
+export interface BlobAccess {
+  allow(repository: Reference, credentials: Credentials | undefined, digest: Digest): Promise<void>;
+  isAllowed(repository: Reference, credentials: Credentials | undefined, digest: Digest): Promise<boolean>;
+}
+
 export interface TransferDeps extends DownloadDeps {
   readonly cache: BlobCache;
+  readonly access: BlobAccess;
   readonly writers: BlobWriters;
 }
 
@@ -30,7 +40,7 @@ export class BlobTransfers {
 
   /**
    * Bring the blob into the cache and keep it there while `use` runs. A caller that did not fetch it itself must be one
-   * whom the registry lets read it. Cancelling ends only this caller's wait; a transfer that nobody waits for stops and
+   * whom the registry lets read it, or did before if it cannot be asked now. Cancelling ends only this caller's wait; a transfer that nobody waits for stops and
    * keeps what it has.
    */
   async fetch<T>(
@@ -43,7 +53,7 @@ export class BlobTransfers {
     try {
       return await cache.pinned(request.digest, async () => use(await this.#bring(request, report, signal)));
     } finally {
-      await cache.evict();
+      cache.evictSoon();
     }
   }
 
@@ -62,9 +72,16 @@ export class BlobTransfers {
         transfer = this.#running.get(request.digest) ?? this.#start(request, access);
       }
       if (transfer.access !== access) await this.#checkAccess(request, signal);
-      const result = await transfer.join(report, signal);
-      // Undefined: it was given up in the moment of joining.
-      if (result !== undefined) return result;
+      try {
+        const result = await transfer.join(report, signal);
+        // Undefined: it was given up in the moment of joining.
+        if (result !== undefined) return result;
+      } catch (error) {
+        signal.throwIfAborted();
+        // It may have failed because of who began it.
+        if (transfer.access === access) throw error;
+        if (this.#running.get(request.digest) === transfer) this.#running.delete(request.digest);
+      }
     }
   }
 
@@ -78,8 +95,9 @@ export class BlobTransfers {
   }
 
   async #download(request: BlobRequest, report: Report, signal: AbortSignal): Promise<BlobResult> {
-    const { cache, writers } = this.#deps;
+    const { cache, writers, access } = this.#deps;
     return cache.pinned(request.digest, async () => {
+      await cache.makeRoom(request.size);
       const writer = await writers.open(cache.partialPath(request.digest));
       let transferred: number;
       try {
@@ -88,22 +106,34 @@ export class BlobTransfers {
         await writer.close();
       }
       await cache.complete(request.digest);
+      // Whole since before: the registry has not been asked for this caller yet.
+      if (transferred === 0) await this.#checkAccess(request, signal);
+      else await access.allow(request.repository, request.credentials, request.digest);
       return { size: writer.size, transferred };
     });
   }
 
   async #checkAccess({ repository, digest, credentials }: BlobRequest, signal: AbortSignal): Promise<void> {
-    const { client } = this.#deps;
-    await client.withRegistry(repository.domain, signal, async (registry) => {
+    const { client, access } = this.#deps;
+    const wasAllowed = await access.isAllowed(repository, credentials, digest);
+    const ask = async (registry: ReachedRegistry): Promise<void> => {
       const response = await client.request(registry, {
         method: 'HEAD',
         path: `${repository.path}/blobs/${digest}`,
         scope: pullScope(repository),
         credentials,
+        ...(wasAllowed ? { headersTimeoutMs: client.impatientMs } : {}),
         signal,
       });
       await discard(response.body);
-    });
+    };
+    try {
+      await client.withRegistry(repository.domain, signal, ask, { canDoWithout: wasAllowed });
+      await access.allow(repository, credentials, digest);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!wasAllowed || !isOutage(error)) throw error;
+    }
   }
 }
 

@@ -12,7 +12,7 @@ import {
   withTagOrDigest,
 } from '@flotilla/oci';
 import type { Descriptor, Platform, Reference } from '@flotilla/oci';
-import { registry } from '@flotilla/proto';
+import { registry, timestampToDate } from '@flotilla/proto';
 import type { common } from '@flotilla/proto';
 import { serverStream, serviceEntry, unary } from '@flotilla/rpc';
 import type { ServiceEntry } from '@flotilla/rpc';
@@ -27,7 +27,8 @@ import { toPushError } from '../push/pushed-content.js';
 import type { Endpoints } from '../upstream/endpoints.js';
 import { authenticate } from '../upstream/login.js';
 import { listTags } from '../upstream/tags.js';
-import type { FetchedManifest, ManifestRequest, Manifests } from '../upstream/manifests.js';
+import type { AnsweredManifest, CachedManifests } from '../cache/cached-manifests.js';
+import type { ManifestRequest } from '../upstream/manifests.js';
 import type { RegistryClient } from '../upstream/registry-client.js';
 import { toPullError } from '../upstream/registry-error.js';
 import { latestThenEnd } from './latest-then-end.js';
@@ -37,7 +38,7 @@ export interface RegistryRpcDeps {
   readonly exchangeDir: string;
   readonly endpoints: Endpoints;
   readonly client: RegistryClient;
-  readonly manifests: Manifests;
+  readonly manifests: CachedManifests;
   readonly transfers: BlobTransfers;
   readonly cache: BlobCache;
 }
@@ -46,7 +47,7 @@ export interface RegistryRpcDeps {
 export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
   const { endpoints, client, manifests, transfers, cache, uploads, exchangeDir } = deps;
 
-  const resolve = async (request: ManifestRequest): Promise<FetchedManifest> => {
+  const resolve = async (request: ManifestRequest): Promise<AnsweredManifest> => {
     try {
       return await manifests.fetch(request);
     } catch (error) {
@@ -57,8 +58,8 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
 
   return serviceEntry(registry.RegistryServiceService, {
     resolveManifest: unary(async (request: registry.ResolveManifestRequest, { signal }) => {
-      const { mediaType, digest, content } = await resolve(manifestRequest(request, signal));
-      return { mediaType, digest, content, warnings: [] };
+      const { mediaType, digest, content, warnings } = await resolve(manifestRequest(request, signal));
+      return { mediaType, digest, content, warnings: [...warnings] };
     }),
 
     fetchBlob: serverStream((request: registry.FetchBlobRequest, { signal }) => {
@@ -71,9 +72,25 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
       return fetchBlob(transfers, cache, wanted, { asStream: request.stream, linkName: linkNameOf(request) }, signal);
     }),
 
-    forgetBlobs: unary(async ({ digests }: registry.ForgetBlobsRequest) => {
-      for (const digest of digests) await cache.forget(parseDigest(digest));
-      return {};
+    forgetBlobs: unary((_: registry.ForgetBlobsRequest) => {
+      cache.evictSoon();
+      return Promise.resolve({});
+    }),
+
+    getCacheUsage: unary(async (_: registry.GetCacheUsageRequest) => {
+      const { blobs, ownBytes, sharedBytes, partialBlobs, partialBytes } = await cache.usage();
+      return {
+        blobs: BigInt(blobs),
+        ownBytes: BigInt(ownBytes),
+        sharedBytes: BigInt(sharedBytes),
+        partialBlobs: BigInt(partialBlobs),
+        partialBytes: BigInt(partialBytes),
+      };
+    }),
+
+    pruneCache: unary(async ({ completeBlobs, until }: registry.PruneCacheRequest) => {
+      const beforeMs = until === undefined ? Infinity : timestampToDate(until).getTime();
+      return { reclaimedBytes: BigInt(await cache.prune({ complete: completeBlobs, beforeMs })) };
     }),
 
     listTags: unary(async ({ repository: name, credentials }: registry.ListTagsRequest, { signal }) => {

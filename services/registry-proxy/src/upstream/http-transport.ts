@@ -70,6 +70,10 @@ export class HttpTransport implements AsyncDisposable {
     this.#proxyFor = proxyChoice(options.proxies);
   }
 
+  get headersTimeoutMs(): number {
+    return this.#options.headersTimeoutMs;
+  }
+
   /** Check new proxies; what is returned puts them in force. */
   prepareProxies(rules: ProxyRules | undefined): () => void {
     const choice = proxyChoice(rules);

@@ -2,7 +2,8 @@ import { dataLoss, internal } from '@flotilla/errors';
 import { acceptedManifestTypes, isDigest, maxManifestBytes, sha256Of } from '@flotilla/oci';
 import type { Digest, Reference } from '@flotilla/oci';
 import type { Credentials } from './credentials.js';
-import { readBounded } from './http-transport.js';
+import type { Capability } from './hosts-file.js';
+import { discard, readBounded } from './http-transport.js';
 import type { RegistryClient } from './registry-client.js';
 import { TransportError, isRetryable } from './registry-error.js';
 import { backoff } from './retry.js';
@@ -34,22 +35,52 @@ export class Manifests {
     this.#retry = retry;
   }
 
-  /** @throws RegistryError, TransportError, or EngineError `dataLoss` when the bytes are not those of the digest. */
-  async fetch(request: ManifestRequest): Promise<FetchedManifest> {
+  /**
+   * `canDoWithout`: the caller has another answer; a registry that fails is not asked again and again.
+   *
+   * @throws RegistryError, TransportError, or EngineError `dataLoss` when the bytes are not those of the digest.
+   */
+  async fetch(request: ManifestRequest, canDoWithout = false): Promise<FetchedManifest> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.#fetchOnce(request);
+        return await this.#fetchOnce(request, canDoWithout);
       } catch (error) {
         // A registry that cannot be reached or does not answer is told of at once, as by dockerd.
         const isSilent = error instanceof TransportError && (error.isUnreachable || error.isTimeout);
-        const isHopeless = !isRetryable(error) || isSilent;
+        const isHopeless = !isRetryable(error) || isSilent || canDoWithout;
         if (attempt >= this.#retry.attempts || isHopeless) throw error;
         await backoff(this.#retry, attempt, error, request.signal);
       }
     }
   }
 
-  #fetchOnce({ repository, target, credentials, signal }: ManifestRequest): Promise<FetchedManifest> {
+  /** What the registry says that the tag or digest stands for; undefined if it does not say. */
+  digestOf(request: ManifestRequest, canDoWithout: boolean): Promise<string | undefined> {
+    const { repository, target, credentials, signal } = request;
+    return this.#client.withRegistry(
+      repository.domain,
+      signal,
+      async (registry) => {
+        const response = await this.#client.request(registry, {
+          method: 'HEAD',
+          path: `${repository.path}/manifests/${target}`,
+          headers: { accept: acceptedManifestTypes.join(', ') },
+          scope: pullScope(repository),
+          credentials,
+          ...(canDoWithout ? { headersTimeoutMs: this.#client.impatientMs } : {}),
+          signal,
+        });
+        await discard(response.body);
+        return isDigest(target) ? target : response.headers.get('docker-content-digest');
+      },
+      { capability: capabilityFor(target), canDoWithout },
+    );
+  }
+
+  #fetchOnce(
+    { repository, target, credentials, signal }: ManifestRequest,
+    canDoWithout: boolean,
+  ): Promise<FetchedManifest> {
     return this.#client.withRegistry(
       repository.domain,
       signal,
@@ -60,6 +91,7 @@ export class Manifests {
           headers: { accept: acceptedManifestTypes.join(', ') },
           scope: pullScope(repository),
           credentials,
+          ...(canDoWithout ? { headersTimeoutMs: this.#client.impatientMs } : {}),
           signal,
         });
         let content: Buffer | undefined;
@@ -77,10 +109,12 @@ export class Manifests {
         }
         return { mediaType: mediaTypeOf(response.headers.get('content-type')), digest, content };
       },
-      { capability: isDigest(target) ? 'pull' : 'resolve' },
+      { capability: capabilityFor(target), canDoWithout },
     );
   }
 }
+
+const capabilityFor = (target: string): Capability => (isDigest(target) ? 'pull' : 'resolve');
 
 /** Token scope to read a repository. */
 export function pullScope({ path }: Reference): string {

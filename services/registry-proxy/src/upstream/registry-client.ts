@@ -35,12 +35,13 @@ export interface RepositoryRequest {
 export interface RegistryNeeds {
   /** `pull` when absent. */
   readonly capability?: Capability;
-  /** The caller can do without an answer: addresses that keep failing are not waited for. */
+  /** The caller can do without an answer: addresses that keep failing are not waited for, nor any for long. */
   readonly canDoWithout?: boolean;
 }
 
 const reachedForMs = 10 * 60_000;
 const pingTimeoutMs = 15_000;
+const impatientMs = 5_000;
 const circuitRules = { failures: 3, openMs: 15_000, maxOpenMs: 120_000 };
 
 /** Authenticated requests to registries. Statuses of 400 and more are thrown as RegistryError. */
@@ -103,7 +104,7 @@ export class RegistryClient {
       }
       let isReached = false;
       try {
-        const registry = await this.reach(endpoint, signal);
+        const registry = await this.reach(endpoint, signal, canDoWithout ? this.impatientMs : pingTimeoutMs);
         isReached = true;
         const result = await use(registry);
         this.#breaker.succeeded(address);
@@ -119,6 +120,11 @@ export class RegistryClient {
       }
     }
     throw failure;
+  }
+
+  /** How long who can do without an answer waits for one. */
+  get impatientMs(): number {
+    return Math.min(impatientMs, this.#transport.headersTimeoutMs);
   }
 
   /** Addresses that are spared because they keep failing. */
@@ -139,7 +145,7 @@ export class RegistryClient {
   }
 
   /** Ask `GET /v2/` how to authenticate; remembered for ten minutes. */
-  async reach(endpoint: Endpoint, signal?: AbortSignal): Promise<ReachedRegistry> {
+  async reach(endpoint: Endpoint, signal?: AbortSignal, timeoutMs = pingTimeoutMs): Promise<ReachedRegistry> {
     const known = this.#known(addressOf(endpoint));
     // The rest of what is known of it may have changed meanwhile.
     if (known !== undefined) return { ...known, endpoint };
@@ -148,7 +154,7 @@ export class RegistryClient {
       url: apiUrl(endpoint, ''),
       verifyTls: endpoint.verifyTls,
       certificates: endpoint.certificates,
-      headersTimeoutMs: pingTimeoutMs,
+      headersTimeoutMs: timeoutMs,
       signal,
     });
     await discard(response.body);
