@@ -22,6 +22,8 @@ import { Recovery } from './containers/recovery.js';
 import type { BuildSpec } from './containers/spec-input.js';
 import { ExecStore } from './execs/exec-store.js';
 import { Execs } from './execs/execs.js';
+import { execProbe } from './health/exec-probe.js';
+import { HealthMonitor } from './health/health-monitor.js';
 import { RootfsWorkers } from './rootfs/rootfs-threads.js';
 import { execRpc } from './rpc/exec-rpc.js';
 import { grpcPeers } from './rpc/grpc-peers.js';
@@ -91,6 +93,7 @@ export async function startContainerService(
     await recovery.beforeServing();
     const execs = use(new Execs(containers.context, await ExecStore.load(db)));
     await execs.recover();
+    use(new HealthMonitor(containers.context, execProbe(execs)));
     // Asked when somebody wants to know: two programs have to be run.
     let components: ReturnType<typeof readComponents> | undefined;
     const runc = settings.runtimes.get(settings.defaultRuntime) ?? settings.defaultRuntime;

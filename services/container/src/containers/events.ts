@@ -59,6 +59,10 @@ export function execDetached(container: ShownContainer, execId: string): EngineE
   return containerEvent('exec_detach', container, { execID: execId });
 }
 
+export function healthChanged(container: ShownContainer, status: string): EngineEvent {
+  return containerEvent(`health_status: ${status}`, container);
+}
+
 export function containersPruned(reclaimedBytes: bigint): EngineEvent {
   return { type: 'container', action: 'prune', actorId: '', attributes: { reclaimed: String(reclaimedBytes) } };
 }

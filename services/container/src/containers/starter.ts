@@ -7,6 +7,7 @@ import { type ContainerContext, timestampNow } from './context.js';
 import { containerRestarted, containerStarted } from './events.js';
 import { logSinkOf } from './log-sink.js';
 import { type PreparedRun, prepareRun } from './prepare-run.js';
+import { healthAtStart } from '../health/health-check.js';
 import { releaseRun } from './release.js';
 import { rootfsDir } from './settings.js';
 import { describeStartFailure, type StartFailure } from './start-failure.js';
@@ -140,6 +141,7 @@ export class Starter {
         error: '',
         oomKilled: false,
         startedAt: timestampNow(this.#context),
+        health: healthAtStart(shown.config),
       },
       networkSettings: {
         sandboxId: sandbox?.sandboxId ?? '',

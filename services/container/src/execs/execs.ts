@@ -60,7 +60,7 @@ export class Execs implements AsyncDisposable {
     this.#sweepTimer.unref();
     this.#endRemovalWatch = context.store.onChange((_revision, changes) => {
       for (const [id, record] of changes) {
-        if (record === undefined) this.#inBackground('forget', () => this.#forget(id));
+        if (record === undefined) this.#inBackground('forget', () => this.#forgetAll(id));
       }
     });
   }
@@ -133,6 +133,19 @@ export class Execs implements AsyncDisposable {
     const running = this.#running.get(id);
     if (running === undefined) throw conflict(`exec process ${record.id} is not running`);
     await running.exec.resize(width, height);
+  }
+
+  /** @throws EngineError `conflict` unless it runs. */
+  async kill(id: string, signal: number): Promise<void> {
+    const running = this.#running.get(id);
+    if (running === undefined) throw conflict(`exec process ${id} is not running`);
+    await running.exec.kill(signal);
+  }
+
+  /** Nobody will ask for it any more; one that runs is forgotten at its end. */
+  async forget(id: string): Promise<void> {
+    await this.#running.get(id)?.ended;
+    await this.#store.remove([id]);
   }
 
   /** The caller typed the detach keys; the process runs on. */
@@ -275,7 +288,7 @@ export class Execs implements AsyncDisposable {
     );
   }
 
-  async #forget(containerId: string): Promise<void> {
+  async #forgetAll(containerId: string): Promise<void> {
     const own = this.#store.all().filter((record) => record.containerId === containerId);
     await this.#store.remove(own.map(({ id }) => id));
   }
