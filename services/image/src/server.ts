@@ -19,6 +19,9 @@ import { ManifestSummaries } from './images/manifest-summaries.js';
 import { LayerStore } from './layers/index.js';
 import { Puller } from './pull/pull-image.js';
 import { RegistrySource } from './pull/registry-source.js';
+import { BlobRepositories } from './push/blob-repositories.js';
+import { Pusher } from './push/push-image.js';
+import { RegistryTarget } from './push/registry-target.js';
 import { imageRpc } from './rpc/image-rpc.js';
 
 /** Parts that tests may replace. */
@@ -59,7 +62,11 @@ export async function startImageService(
     const proxy = connect(registry.RegistryServiceService, proxyAddress, { log, clock, ...credentials });
     cleanup.push(() => proxy.close());
 
-    const source = new RegistrySource(proxy, content, join(config.dataRoot, 'exchange'));
+    const exchangeDir = join(config.dataRoot, 'exchange');
+    const source = new RegistrySource(proxy, content, exchangeDir);
+    const target = await RegistryTarget.open(proxy, content, exchangeDir);
+    const repositories = await BlobRepositories.open(store, catalog, (digest) => content.has(digest), { log });
+    const pusher = new Pusher({ catalog, content, target, repositories }, config.image.maxConcurrentUploads);
     const puller = new Puller({ catalog, content, layers, source, now }, config.image.maxConcurrentDownloads);
     const images = new Images({ catalog, layers, now });
     const containers = new ContainerLayers({ catalog, content, layers, log, now });
@@ -69,7 +76,18 @@ export async function startImageService(
     const server = await serve({
       listen: config.listen,
       services: [
-        imageRpc({ catalog, images, puller, load, save: { catalog, content }, containers, layers, check, manifests }),
+        imageRpc({
+          catalog,
+          images,
+          puller,
+          pusher,
+          load,
+          save: { catalog, content },
+          containers,
+          layers,
+          check,
+          manifests,
+        }),
       ],
       log,
       service: 'image',
@@ -87,6 +105,7 @@ export async function startImageService(
           const next = parseServiceConfig('image', json, 'the new configuration');
           return Promise.resolve(() => {
             puller.maxConcurrentDownloads = next.image.maxConcurrentDownloads;
+            pusher.maxConcurrentUploads = next.image.maxConcurrentUploads;
             return Promise.resolve();
           });
         },

@@ -24,6 +24,7 @@ export class Engine implements AsyncDisposable {
   client!: ImageClient;
   #server: RunningServer | undefined;
   #proxy: ChildProcess | undefined;
+  #fake: AsyncDisposable | undefined;
   readonly #settings: Partial<RegistryConfig['registry']>;
 
   private constructor(root: TempDir, settings: Partial<RegistryConfig['registry']>) {
@@ -34,6 +35,14 @@ export class Engine implements AsyncDisposable {
   static async start(settings: Partial<RegistryConfig['registry']> = {}): Promise<Engine> {
     const engine = new Engine(await makeTempDir('image'), settings);
     await engine.startProxy();
+    await engine.startImage();
+    return engine;
+  }
+
+  /** With something else in registry-proxy's place: `serveProxy` serves it at the address and is disposed at the end. */
+  static async startWith(serveProxy: (root: string, socket: string) => Promise<AsyncDisposable>): Promise<Engine> {
+    const engine = new Engine(await makeTempDir('image'), {});
+    engine.#fake = await serveProxy(engine.root.path, join(engine.root.path, 'registry-proxy.sock'));
     await engine.startImage();
     return engine;
   }
@@ -110,6 +119,7 @@ export class Engine implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stopImage();
     await this.killProxy();
+    await this.#fake?.[Symbol.asyncDispose]();
     await this.root[Symbol.asyncDispose]();
   }
 
@@ -155,6 +165,28 @@ export function pull(
 ): Promise<Pulled> {
   const request = { name, tag, allTags: false, platform: undefined, credentials: undefined, ...options };
   return collect(client.pullImage(request, { signal }));
+}
+
+/** Run PushImage to its end; a failure carries the lines before it. */
+export async function push(
+  { client }: Engine,
+  name: string,
+  tag = 'latest',
+  options: Partial<image.PushImageRequest> = {},
+  signal?: AbortSignal,
+): Promise<Pulled & { readonly error?: unknown }> {
+  const request = { name, tag, platform: undefined, credentials: undefined, ...options };
+  const lines: image.Progress[] = [];
+  let revision = 0n;
+  try {
+    for await (const message of client.pushImage(request, { signal })) {
+      lines.push(...message.progress);
+      if (message.revision > 0n) ({ revision } = message);
+    }
+    return { lines, revision };
+  } catch (error) {
+    return { lines, revision, error };
+  }
 }
 
 /** What the pull printed, without bars. */

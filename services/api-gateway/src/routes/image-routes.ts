@@ -24,8 +24,8 @@ import type { GatewayContext } from './gateway-context.js';
 import { streamProgress } from './progress-stream.js';
 import { nowNs, pruneSelection } from './prune-filters.js';
 
-/** How many deaths of the image service one pull goes on after. */
-const PULL_REPEATS = 3;
+/** How many deaths of the image service one pull or push goes on after. */
+const REPEATS = 3;
 
 /** The endpoints of images. */
 export function imageRoutes(context: GatewayContext): Route[] {
@@ -288,7 +288,7 @@ async function create(context: GatewayContext, call: ApiCall): Promise<void> {
     credentials: credentialsOf(call),
   };
   // What an image service that died had fetched is kept: the pull goes on where it stood.
-  const batches = peers.image.pullImage(request, { ...streaming(call), repeats: PULL_REPEATS });
+  const batches = peers.image.pullImage(request, { ...streaming(call), repeats: REPEATS });
   await streamProgress(call, batches, (revision) => model.images.reached(revision));
 }
 
@@ -327,17 +327,19 @@ async function importImage({ peers, model }: GatewayContext, call: ApiCall): Pro
   call.end();
 }
 
-async function push({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+async function push({ peers, model }: GatewayContext, call: ApiCall): Promise<void> {
   const reference = parseReference(call.param('name'));
   const tag = call.query.get('tag') ?? '';
   const named = tag === '' ? reference : withTagOrDigest(reference, tag);
   const request: image.PushImageRequest = {
     name: familiarName(named),
-    tag: named.tag ?? '',
+    tag: named.digest ?? named.tag ?? '',
     platform: platformFrom(call, apiVersion(1, 46)),
     credentials: credentialsOf(call),
   };
-  await streamProgress(call, peers.image.pushImage(request, streaming(call)), () => Promise.resolve());
+  // What the registry has is not sent again when the image service died: the lines come again, the bytes do not.
+  const batches = peers.image.pushImage(request, { ...streaming(call), repeats: REPEATS });
+  await streamProgress(call, batches, (revision) => model.images.reached(revision));
 }
 
 async function search({ peers }: GatewayContext, call: ApiCall): Promise<void> {

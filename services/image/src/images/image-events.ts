@@ -12,6 +12,9 @@ function event(action: string, actorId: string, name: string, config: ImageConfi
 export const imagePulled = (reference: Reference, config: ImageConfig): EngineEvent =>
   event('pull', familiarString(reference), familiarName(reference), config);
 
+export const imagePushed = (reference: Reference, config: ImageConfig): EngineEvent =>
+  event('push', familiarString(reference), familiarName(reference), config);
+
 export const imageTagged = (id: Digest, reference: Reference, config: ImageConfig): EngineEvent =>
   event('tag', id, familiarString(reference), config);
 

@@ -16,6 +16,7 @@ import type { LayerStore } from '../layers/index.js';
 import { importImage } from '../load/import-image.js';
 import { loadImages } from '../load/load-images.js';
 import type { LoadDeps } from '../load/load-images.js';
+import type { Pusher } from '../push/push-image.js';
 import { ProgressLog } from '../pull/progress-log.js';
 import type { Puller } from '../pull/pull-image.js';
 import { saveImages } from '../save/save-images.js';
@@ -27,6 +28,7 @@ export interface ImageRpcDeps {
   readonly catalog: Catalog;
   readonly images: Images;
   readonly puller: Puller;
+  readonly pusher: Pusher;
   readonly load: LoadDeps;
   readonly save: SaveDeps;
   readonly containers: ContainerLayers;
@@ -37,7 +39,7 @@ export interface ImageRpcDeps {
 
 /** ImageService over the domain. */
 export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
-  const { catalog, images, puller, load, save, containers, layers, check, manifests } = deps;
+  const { catalog, images, puller, pusher, load, save, containers, layers, check, manifests } = deps;
   const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it));
 
   return serviceEntry(image.ImageServiceService, {
@@ -51,6 +53,16 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
           ? puller.pullAll({ ...wanted, reference }, log, stop)
           : puller.pull({ ...wanted, reference: withDefaultTag(reference) }, log, stop);
       for await (const { lines, result } of log.during(work, signal)) {
+        yield { progress: lines, revision: result ?? 0n };
+      }
+    }),
+
+    pushImage: serverStream(async function* (request: image.PushImageRequest, { signal }: CallContext) {
+      const named = parseReference(request.name);
+      const reference = request.tag === '' ? named : withTagOrDigest(named, request.tag);
+      const wanted = { reference, platform: platformOf(request.platform), credentials: request.credentials };
+      const log = new ProgressLog();
+      for await (const { lines, result } of log.during((stop) => pusher.push(wanted, log, stop), signal)) {
         yield { progress: lines, revision: result ?? 0n };
       }
     }),
