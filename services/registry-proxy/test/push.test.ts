@@ -259,6 +259,13 @@ describe('refusals', () => {
     await expect(pushImageManifest(`${faults.address}/refused`, image(10))).rejects.toMatchObject({ kind, message });
   });
 
+  it('tell at once of a registry that is not there', async () => {
+    await expect(push('127.0.0.1:1/x', randomBytes(10))).rejects.toMatchObject({
+      kind: 'internal',
+      message: 'Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused',
+    });
+  });
+
   it('waits as Retry-After asks, then goes on', async () => {
     let failures = 2;
     faults.decide = (seen) =>

@@ -5,7 +5,8 @@ import type { ApiCall } from '../http/api-call.js';
 /** One line of a pull, push or load as dockerd prints it. */
 export function progressLine(progress: image.Progress): string {
   if (progress.stream !== '') return renderProgress({ stream: progress.stream });
-  if (progress.auxJson !== '') return renderProgress({ progressDetail: {}, aux: JSON.parse(progress.auxJson) as unknown });
+  if (progress.auxJson !== '')
+    return renderProgress({ progressDetail: {}, aux: JSON.parse(progress.auxJson) as unknown });
   const { id, status } = progress;
   const identified = id === '' ? {} : { id };
   if (!progress.hasDetail) {

@@ -1,5 +1,5 @@
 import { invalidArgument, notFound } from '@flotilla/errors';
-import { familiarName, familiarString, isNameOnly, repositoryName, sha256Of, trimReference, withDigest } from '@flotilla/oci';
+import { familiarName, familiarString, repositoryName, sha256Of, trimReference, withDigest } from '@flotilla/oci';
 import type { Descriptor, Digest, Platform, Reference } from '@flotilla/oci';
 import type { registry } from '@flotilla/proto';
 import pLimit from 'p-limit';
@@ -47,16 +47,16 @@ export class Pusher {
 
   /**
    * Push one tag or all of a repository. The first line goes out before anything can fail but the platform, as in
-   * dockerd: refusals come in band. The registry's name for what was pushed is kept as name@digest.
+   * dockerd: other refusals come in band. The registry's name for what was pushed is kept as name@digest.
    *
    * @throws EngineError `notFound` `An image does not exist locally with the tag: x`; as the registry refused.
    */
   async push(request: PushRequest, log: ProgressLog, signal: AbortSignal): Promise<bigint> {
     const { reference, platform } = request;
     const { catalog, content } = this.#deps;
-    const named = isNameOnly(reference) ? undefined : catalog.named(reference);
-    const image = named === undefined ? undefined : catalog.get(named);
-    if (image !== undefined && platform !== undefined) await planPush(content, image, reference, platform);
+    if (platform !== undefined) {
+      await planPush(content, catalog.resolve(familiarString(reference)), reference, platform);
+    }
     log.push({ status: `The push refers to repository [${repositoryName(reference)}]` });
     let revision = catalog.revision;
     let last: CatalogImage | undefined;

@@ -4,7 +4,7 @@ import type { Digest, Reference } from '@flotilla/oci';
 import type { BlobProgress } from '../blobs/blob-download.js';
 import type { Credentials } from '../upstream/credentials.js';
 import type { RegistryClient } from '../upstream/registry-client.js';
-import { isRetryable } from '../upstream/registry-error.js';
+import { TransportError, isRetryable } from '../upstream/registry-error.js';
 import { backoff, retryDelayMs } from '../upstream/retry.js';
 import type { RetryRules } from '../upstream/retry.js';
 import { UploadSession } from './upload-session.js';
@@ -59,12 +59,14 @@ export async function uploadBlob(
       const { domain } = upload.repository;
       return await client.withOrigin(domain, signal, (registry) => session.run(registry), 'push');
     } catch (error) {
-      const isFinal = signal.aborted || isEngineError(error) || !(isRetryable(error) || session.mayStartOver(error));
+      // A registry that cannot be reached in the first place is told of at once, as by dockerd.
+      const isLost = error instanceof TransportError && !session.isReached;
+      const isHopeless = isEngineError(error) || isLost || !(isRetryable(error) || session.mayStartOver(error));
       if (session.offset >= furthest + worthwhileBytes) {
         furthest = session.offset;
         attempt = 1;
       }
-      if (isFinal || attempt >= retry.attempts) {
+      if (signal.aborted || isHopeless || attempt >= retry.attempts) {
         await session.abandon();
         signal.throwIfAborted();
         throw error;

@@ -43,6 +43,11 @@ export class UploadSession {
     this.#isWhole = upload.size <= deps.chunkBytes;
   }
 
+  /** Whether the registry has answered this upload at all. */
+  get isReached(): boolean {
+    return this.#registry !== undefined;
+  }
+
   /** Bytes that the registry has, as far as it has said. */
   get offset(): number {
     return this.#offset;

@@ -95,7 +95,8 @@ export class RegistryClient {
     let failure: unknown;
     for (const [at, endpoint] of candidates.entries()) {
       const address = addressOf(endpoint);
-      if (canDoWithout || at < candidates.length - 1) {
+      // An open circuit never leads from https to the plain http of the same registry.
+      if (canDoWithout || (at < candidates.length - 1 && endpoint.isMirror)) {
         const refusal = this.#breaker.refusal(address);
         if (refusal !== undefined) {
           failure = refusal;
