@@ -49,7 +49,7 @@ export interface ApplyOptions {
  * @throws EngineError naming the member: `dataLoss` when the archive is at fault, `internal` when the disk is
  */
 export class TarApplier implements TarSink {
-  /** Sum of the sizes of the files so far: what Docker calls the size of a layer. */
+  /** Sum of the sizes of files and of the targets of symbolic links so far: what Docker calls the size of a layer. */
   fileBytes = 0;
   readonly #options: ApplyOptions;
   /** `root` with a closing slash. */
@@ -221,6 +221,7 @@ export class TarApplier implements TarSink {
       case 'symlink':
         this.#replacing(below, () => symlinkSync(fsPath(entry.linkname), path));
         this.#metadata(full, entry);
+        this.fileBytes += entry.linkname.length;
         break;
       case 'hardlink':
         this.#hardlink(below, full, entry);
@@ -343,7 +344,13 @@ function refuseOtherKind(full: string, entry: TarEntry): void {
 }
 
 function lstatIfPresent(full: string): Stats | undefined {
-  return lstatSync(fsPath(full), { throwIfNoEntry: false });
+  try {
+    return lstatSync(fsPath(full), { throwIfNoEntry: false });
+  } catch (error) {
+    // A directory on the way has been replaced by a file.
+    if (hasCode(error, 'ENOTDIR')) return undefined;
+    throw error;
+  }
 }
 
 /** Names of bytes as text for messages; control characters are escaped. */
