@@ -9,6 +9,7 @@ import {
   makeIndex,
   ociArchive,
   plainTar,
+  sha256,
   tarDirectory,
   writeBusyboxRootfs,
 } from '@flotilla/testkit';
@@ -164,6 +165,97 @@ describe('images', () => {
     );
     await t.ok('rm', id);
     await t.ok('rmi', reference);
+  });
+
+  // What dockerd 20.10 says and tells of, recorded case by case.
+  it.each<[string, string[][], string[], string[], string]>([
+    ['by tag, of two', [['tag', 'box:1', 'box:2']], ['rmi', 'box:1'], ['Untagged: box:1'], 'untag'],
+    ['by its only tag', [], ['rmi', 'box:1'], ['Untagged: box:1', 'Deleted: ID', 'Deleted: LAYER'], 'untag delete'],
+    ['by id, with one tag', [], ['rmi', 'SHORT'], ['Untagged: box:1', 'Deleted: ID', 'Deleted: LAYER'], 'untag delete'],
+    [
+      'by id, with tags in two repositories',
+      [['tag', 'box:1', 'other:1']],
+      ['rmi', 'SHORT'],
+      [
+        'Error response from daemon: conflict: unable to delete SHORT (must be forced) - image is referenced in multiple repositories',
+      ],
+      '',
+    ],
+    [
+      'by id and force, with tags in two repositories',
+      [['tag', 'box:1', 'other:1']],
+      ['rmi', '-f', 'SHORT'],
+      ['Untagged: box:1', 'Untagged: other:1', 'Deleted: ID', 'Deleted: LAYER'],
+      'untag untag delete',
+    ],
+    [
+      'by id, used by a stopped container',
+      [['create', '--name', 'user', 'box:1']],
+      ['rmi', 'SHORT'],
+      [
+        'Error response from daemon: conflict: unable to delete SHORT (must be forced) - image is being used by stopped container USER',
+      ],
+      '',
+    ],
+    [
+      'by tag and force, used by a running container',
+      [['run', '-d', '--name', 'user', 'box:1', 'sleep', '1000']],
+      ['rmi', '-f', 'box:1'],
+      ['Untagged: box:1'],
+      'untag',
+    ],
+    [
+      'by id and force, used by a running container',
+      [['run', '-d', '--name', 'user', 'box:1', 'sleep', '1000']],
+      ['rmi', '-f', 'SHORT'],
+      [
+        'Error response from daemon: conflict: unable to delete SHORT (cannot be forced) - image is being used by running container USER',
+      ],
+      '',
+    ],
+    [
+      'by a digest that it has not',
+      [],
+      ['rmi', `box@${sha256(Buffer.from(''))}`],
+      [`Error response from daemon: No such image: box@${sha256(Buffer.from(''))}`],
+      '',
+    ],
+  ])('removes %s as dockerd does', async (_what, before, command, lines, events) => {
+    const image = makeImage(t.busybox.layers, { Cmd: ['sh'], Env: ['PATH=/bin'], Labels: { removed: 'as dockerd' } });
+    writeFileSync(`${t.directory}/box.tar`, dockerArchive(image, ['box:1']));
+    await t.ok('load', '-q', '-i', `${t.directory}/box.tar`);
+    let user = '';
+    for (const step of before) user = await t.ok(...step);
+    const short = image.id.slice(7, 19);
+    const since = String(Date.now() / 1000);
+    const { stdout, stderr } = await t.docker(command.map((word) => word.replace('SHORT', short)));
+    const shown = (text: string): string =>
+      text
+        .replaceAll(image.id, 'ID')
+        .replaceAll(short, 'SHORT')
+        .replaceAll(image.layers[0]?.diffId ?? '', 'LAYER')
+        .replaceAll(user === '' ? 'USER' : user.slice(0, 12), 'USER');
+    expect(
+      shown(stdout + stderr)
+        .trim()
+        .split('\n'),
+    ).toEqual(lines);
+    const told = await t.ok(
+      'events',
+      '--since',
+      since,
+      '--until',
+      String(Date.now() / 1000),
+      '--filter',
+      'type=image',
+      '--format',
+      '{{.Action}}',
+    );
+    expect(told.split('\n').join(' ')).toBe(events);
+    if (before.some((step) => step.includes('user'))) await t.ok('rm', '-f', 'user');
+    const left = (await t.ok('images', '-q', '--no-trunc', '--filter', 'label=removed')).split('\n').filter(Boolean);
+    if (left.length > 0) await t.ok('rmi', '-f', ...new Set(left));
+    expect(await t.ok('images', '-aq', '--filter', 'label=removed')).toBe('');
   });
 
   it.each([

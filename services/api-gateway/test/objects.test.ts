@@ -101,9 +101,9 @@ test('images are found by name, id and prefix, and shaped by version', async () 
 test('images of several platforms under one name, with their manifests', async () => {
   const digest = (digit: string): string => `sha256:${digit.repeat(64)}`;
   const names = { repoTags: ['web:1'], repoDigests: [`web@${digest('3')}`] };
-  const holder = { containerId: 'c1', containerName: 'x' };
   const foreign = engine.addImage('', { ...names, secondaryNames: [...names.repoTags, ...names.repoDigests] });
-  const own = engine.addImage('', { ...names, heldBy: [holder] });
+  const own = engine.addImage('', names);
+  engine.addContainer('user', { imageId: own.id });
   const descriptor = {
     mediaType: 'm',
     digest: digest('4'),

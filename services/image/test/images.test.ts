@@ -262,6 +262,13 @@ describe('tag and remove', () => {
     };
     expect(await prune({ labels: ['kind=none'] })).toEqual([0, 0]);
     expect(await prune({})).toEqual([2, 1]);
+    // Not even a tag goes of what a container uses.
+    await tag('web:1', 'web', '2');
+    await prepare('web:1');
+    expect(await prune({ dangling: false })).toEqual([0, 0]);
+    expect((await find(engine, 'web:1')).repoTags).toEqual(['web:1', 'web:2']);
+    await release();
+    await remove('web:2');
     expect(await prune({ dangling: false })).toEqual([4, 50_001]);
     expect(layerDirs()).toEqual([]);
   });

@@ -1,9 +1,9 @@
 import { booleanFilter, matchLabels, parseTimestamp } from '@flotilla/docker-api';
 import type { Filters } from '@flotilla/docker-api';
-import { invalidArgument } from '@flotilla/errors';
 import { familiarName, parseReference } from '@flotilla/oci';
 import { timestampToNs } from '@flotilla/proto';
 import type { image } from '@flotilla/proto';
+import { namePattern } from './name-pattern.js';
 
 /** Keys that `GET /images/json` knows. */
 export const imageFilterKeys: ReadonlySet<string> = new Set([
@@ -46,9 +46,10 @@ export function selectImages(
   const chosen: Image[] = [];
   for (const object of objects) {
     const isNamed = object.repoTags.length > 0 || object.repoDigests.length > 0;
-    const isDangling = object.repoTags.length === 0;
-    if (dangling !== undefined && dangling !== (isDangling && !parents.has(object.id))) continue;
-    if (!all && dangling !== true && !isNamed && parents.has(object.id)) continue;
+    const isParent = parents.has(object.id);
+    if (dangling === true && (object.repoTags.length > 0 || isParent)) continue;
+    if (dangling === false && !isNamed) continue;
+    if (!all && !isNamed && isParent) continue;
     const created = createdNs(object);
     if (
       before.some((bound) => created >= bound) ||
@@ -70,22 +71,10 @@ export function selectImages(
   return chosen.sort((a, b) => (createdNs(b) > createdNs(a) ? 1 : createdNs(b) < createdNs(a) ? -1 : 0));
 }
 
-/** A shell pattern for image names; it matches the whole name or the name without tag. `*` stays within a path segment. */
+/** It matches the whole name or the name without tag. */
 function referencePattern(pattern: string): (name: string) => boolean {
-  let source = '';
-  for (let i = 0; i < pattern.length; i++) {
-    const char = pattern.charAt(i);
-    if (char === '*') source += '[^/]*';
-    else if (char === '?') source += '[^/]';
-    else if (char === '[') {
-      const end = pattern.indexOf(']', i + 1);
-      if (end < 0) throw invalidArgument(`syntax error in pattern`);
-      source += `[${pattern.slice(i + 1, end).replaceAll('\\', '\\\\')}]`;
-      i = end;
-    } else source += char.replace(/[.+^${}()|\\\]]/g, '\\$&');
-  }
-  const expression = new RegExp(`^${source}$`);
-  return (name) => expression.test(name) || expression.test(nameWithoutTag(name));
+  const matches = namePattern(pattern);
+  return (name) => matches(name) || matches(nameWithoutTag(name));
 }
 
 function nameWithoutTag(name: string): string {

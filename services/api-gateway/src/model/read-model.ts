@@ -7,6 +7,7 @@ import { containerInspect } from '../shapes/container.js';
 import { imageInspect } from '../shapes/image.js';
 import { ContainerListCache, ContainerListRenderer } from './container-list.js';
 import { ImageIndex } from './image-index.js';
+import { ImageListRenderer } from './image-list.js';
 import { resolveName } from './object-names.js';
 import { RenderCache } from './rendered.js';
 import { WatchedSet } from './watched-set.js';
@@ -25,6 +26,7 @@ export class ReadModel implements AsyncDisposable {
   readonly volumes: WatchedSet<volume.Volume>;
   readonly imageIndex: ImageIndex;
   readonly listRenderer: ContainerListRenderer;
+  readonly imageList = new ImageListRenderer();
   readonly #lists: ContainerListCache;
   readonly #containerCache = new RenderCache<container.Container>();
   readonly #imageCache = new RenderCache<image.Image>();

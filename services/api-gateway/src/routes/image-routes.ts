@@ -14,8 +14,9 @@ import type { common, image } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
 import type { Route } from '../http/route-table.js';
 import { imageFilterKeys, selectImages } from '../model/image-filters.js';
+import { containersByImage, imageRow } from '../model/image-list.js';
 import { imageManifestShape } from '../shapes/image-manifest.js';
-import { historyShape, imageInspect, imageSummary } from '../shapes/image.js';
+import { historyShape, imageInspect } from '../shapes/image.js';
 import { descriptorShape, platformShape } from '../shapes/common.js';
 import { isRunning } from '../shapes/container-state.js';
 import { dataOf, platformOf } from './container-routes.js';
@@ -210,12 +211,18 @@ async function list({ model, peers }: GatewayContext, call: ApiCall): Promise<vo
   const chosen = selectImages(objects, filters, booleanValue(query.get('all')), resolve, nowNs());
   // Images of other platforms under the same names are told of in the manifests.
   const rows = isWithManifests ? chosen.filter((object) => !isSecondary(object)) : chosen;
-  const shapes = rows.map((object) => imageSummary.render(object, version));
+  const counts = containersByImage(model.lastKnown().containers);
+  const isWithSizes = version >= apiVersion(1, 42) && booleanValue(query.get('shared-size'));
+  if (!isWithManifests && !isWithSizes) {
+    call.send(200, model.imageList.render(rows, version, counts));
+    return;
+  }
+  const shapes = rows.map((object) => imageRow(object, version, counts.get(object.id) ?? 0));
   if (isWithManifests) {
     const manifests = await manifestsOf(peers, rows, call);
     for (const shape of shapes) shape.Manifests = manifests.get(shape.Id) ?? [];
   }
-  if (version >= apiVersion(1, 42) && booleanValue(query.get('shared-size'))) {
+  if (isWithSizes) {
     const { images } = await peers.image.getImageUsage({}, reading(call, SLOW_MS));
     const shared = new Map(images.map(({ id, sharedSizeBytes }) => [id, Number(sharedSizeBytes)]));
     for (const shape of shapes) shape.SharedSize = shared.get(shape.Id) ?? -1;

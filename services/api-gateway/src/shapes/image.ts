@@ -8,7 +8,7 @@ import { descriptorShape, healthConfigShape, listOrNull, mapOrNull, setOf, unixS
 /** An entry of `GET /images/json` with the older forms of it. */
 export const imageSummary = new VersionedShape<image.Image, ImageSummary>(
   (object) => ({
-    Containers: object.heldBy.length,
+    Containers: -1,
     Created: object.createdKnown || object.createdAt !== undefined ? unixSeconds(object.createdAt) : 0,
     Id: object.id,
     Labels: object.config?.labels ?? {},
@@ -21,10 +21,9 @@ export const imageSummary = new VersionedShape<image.Image, ImageSummary>(
   }),
   [
     {
+      // The number of containers is the newest: whoever has it sets it.
       below: apiVersion(1, 51),
-      convert: (shape) => {
-        shape.Containers = -1;
-      },
+      convert: () => undefined,
     },
     {
       below: apiVersion(1, 48),

@@ -115,7 +115,9 @@ export class Images {
         .filter(({ chainId }) => (users.get(chainId) ?? 0) > 1)
         .reduce((sum, { chainId }) => sum + this.layerBytes(chainId), 0),
     }));
-    return { images, layersBytes: [...users.keys()].reduce((sum, chainId) => sum + this.layerBytes(chainId), 0) };
+    // Containers hold on to layers of images that were removed by force.
+    const { layers } = this.#deps;
+    return { images, layersBytes: layers.chainIds().reduce((sum, chainId) => sum + this.layerBytes(chainId), 0) };
   }
 
   /** Chain ids of the layers that go with the images of the plan, topmost first. */
