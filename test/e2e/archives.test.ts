@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -7,6 +7,7 @@ import {
   gzipLayer,
   makeImage,
   plainTar,
+  sha256,
   startDockerd,
   type DockerdPeer,
   type FixtureImage,
@@ -44,12 +45,13 @@ describe('images as archives', () => {
   };
   const skopeo = (...args: string[]): string =>
     t.namespace.run('skopeo', ['--insecure-policy', '--tmpdir', t.directory, ...args]);
-  const files = (archive: string): Map<string, Buffer> => {
+  /** Names in an archive with the hashes of their content. */
+  const files = (archive: string): Map<string, string> => {
     const names = execFileSync('tar', ['-tf', archive], { encoding: 'utf8' }).split('\n').filter(Boolean);
     return new Map(
       names
         .filter((name) => !name.endsWith('/'))
-        .map((name) => [name, execFileSync('tar', ['-xOf', archive, name], { maxBuffer: 1 << 28 })]),
+        .map((name) => [name, sha256(execFileSync('tar', ['-xOf', archive, name], { maxBuffer: 1 << 28 }))]),
     );
   };
 
@@ -57,9 +59,8 @@ describe('images as archives', () => {
     const path = `${t.directory}/saved.tar`;
     await t.ok('save', '-o', path, 'layered', 'busybox');
     const before = files(path);
-    for (const [name, bytes] of before) {
-      const [, hex] = /^blobs\/sha256\/(.*)$/.exec(name) ?? [];
-      if (hex !== undefined) expect(createHash('sha256').update(bytes).digest('hex')).toBe(hex);
+    for (const [name, digest] of before) {
+      if (name.startsWith('blobs/')) expect(`sha256:${name.slice('blobs/sha256/'.length)}`).toBe(digest);
     }
     expect(await peer('load', '-i', path)).toBe(
       'Loaded image: layered:1\nLoaded image: layered:2\nLoaded image: busybox:latest',
@@ -77,5 +78,160 @@ describe('images as archives', () => {
     await t.ok('load', '-qi', path);
     await t.ok('save', '-o', again, 'layered', 'busybox');
     expect(files(again)).toEqual(before);
+  });
+
+  it('loads what dockerd saves, with the same ids', async () => {
+    const path = `${t.directory}/by-dockerd.tar`;
+    await peer('load', '-qi', `${t.directory}/layered.tar`);
+    await peer('save', '-o', path, 'layered:1', 'layered:2');
+    await t.ok('rmi', '-f', layered.id);
+    expect(await t.ok('load', '-i', path)).toBe('Loaded image: layered:1\nLoaded image: layered:2');
+    expect(await t.ok('inspect', '-f', '{{.Id}}', 'layered:2')).toBe(layered.id);
+  });
+
+  it('loads what skopeo writes, and skopeo copies the layout with its digests', async () => {
+    await t.ok('save', '-o', `${t.directory}/b.tar`, 'busybox');
+    const [oci, docker, back] = ['oci.tar', 'docker.tar', 'back'].map((name) => `${t.directory}/skopeo-${name}`);
+    skopeo('copy', `oci-archive:${t.directory}/b.tar`, `dir:${back}`);
+    expect(readFileSync(`${back}/manifest.json`)).toEqual(t.busybox.manifestJson);
+    skopeo('copy', `docker-archive:${t.directory}/b.tar`, `oci-archive:${oci}:localhost/by:oci`);
+    skopeo('copy', `docker-archive:${t.directory}/b.tar`, `docker-archive:${docker}:by:docker`);
+    expect(await t.ok('load', '-i', docker ?? '')).toBe('Loaded image: by:docker');
+    expect(await t.ok('load', '-i', oci ?? '')).toBe('Loaded image: localhost/by:oci');
+    expect(await t.ok('inspect', '-f', '{{.Id}}', 'by:docker')).toBe(t.busybox.id);
+    await t.ok('rmi', 'by:docker', 'localhost/by:oci');
+  });
+
+  describe('of containers', () => {
+    const script = [
+      'echo new > /etc/new && echo more >> /etc/passwd && chmod 700 /home && rm -r /var/www && mkdir /var/www',
+      'mkdir -p /deep/er && echo x > /deep/er/f && ln /deep/er/f /deep/hard && ln -s f /deep/er/soft',
+      'rm /bin/wget && mv /etc/group /etc/moved && touch /data/in-volume && mkfifo /pipe && touch -d 1960-01-01 /old',
+    ].join(' && ');
+    const run = ['run', '--name', 'changed', '-v', '/data', '-e', 'OWN=1', '-l', 'a=b', 'busybox', 'sh', '-c'];
+    const containerConfig =
+      '{{json .Config.Env}} {{json .Config.Cmd}} {{json .Config.Entrypoint}} {{json .Config.ExposedPorts}} {{json .Config.Labels}} {{json .Config.Volumes}} {{.Config.WorkingDir}} {{.Config.User}} {{.Author}} {{.Comment}} {{.Parent}} {{len .RootFS.Layers}}';
+    beforeAll(async () => {
+      await t.ok('save', '-o', `${t.directory}/b.tar`, 'busybox');
+      await peer('load', '-qi', `${t.directory}/b.tar`);
+      await t.ok(...run, script);
+      await peer(...run.slice(0, 1), '--network', 'none', ...run.slice(1), script);
+    });
+
+    it('diff lists what dockerd lists', async () => {
+      const sorted = (text: string): string[] => text.split('\n').sort();
+      expect(sorted(await t.ok('diff', 'changed'))).toEqual(sorted(await peer('diff', 'changed')));
+      await t.ok('create', '--name', 'fresh', 'busybox');
+      expect(await t.ok('diff', 'fresh')).toBe('');
+      await t.ok('rm', 'fresh');
+      expect((await t.docker(['diff', 'absent'])).stderr).toContain('No such container: absent');
+    });
+
+    it('export writes the same tree as dockerd, and import takes it', async () => {
+      const [ours, theirs] = [`${t.directory}/export.tar`, `${t.directory}/export-dockerd.tar`];
+      await t.ok('export', '-o', ours, 'changed');
+      await peer('export', '-o', theirs, 'changed');
+      const listed = (archive: string): string[] =>
+        execFileSync('tar', ['--numeric-owner', '-tvf', archive], { encoding: 'utf8' })
+          .split('\n')
+          // Of directories dockerd and we both keep the time of the last change in them.
+          .map((line) => line.replace(/ \d{4}-\d\d-\d\d \d\d:\d\d /, ' ').replace(/\s+/g, ' '))
+          // What dockerd makes in every container: see docs/compatibility.md.
+          .filter(
+            (line) =>
+              !/ (\.dockerenv|dev\/(console|pts\/|shm\/)|etc\/mtab.*|etc\/(hosts|hostname|resolv\.conf))$/.test(line),
+          )
+          .sort();
+      expect(listed(ours)).toEqual(listed(theirs));
+      await t.ok('import', ours, 'imported:1');
+      expect(await t.ok('run', '--rm', 'imported:1', '/bin/cat', '/etc/new', '/deep/hard')).toBe('new\nx');
+      await t.ok('rmi', 'imported:1');
+    });
+
+    it('commit makes the image that dockerd makes', async () => {
+      const commit = [
+        'commit',
+        '-a',
+        'me',
+        '-m',
+        'a message',
+        '-c',
+        'CMD ["cat","/etc/new"]',
+        '-c',
+        'ENV ADDED=2 OWN=3',
+      ];
+      commit.push('-c', 'EXPOSE 80', '-c', 'WORKDIR /deep', 'changed', 'committed:1');
+      const id = await t.ok(...commit);
+      expect(id).toMatch(/^sha256:[0-9a-f]{64}$/);
+      await peer(...commit);
+      const parts = (text: string): string[] => text.split(' ');
+      const [mine, theirs] = [
+        parts(await t.ok('inspect', '-f', containerConfig, 'committed:1')),
+        parts(await peer('inspect', '-f', containerConfig, 'committed:1')),
+      ];
+      expect(mine).toEqual(theirs);
+      expect(await t.ok('history', '--format', '{{.CreatedBy}}|{{.Comment}}', 'committed:1')).toBe(
+        await peer('history', '--format', '{{.CreatedBy}}|{{.Comment}}', 'committed:1'),
+      );
+      const check = 'cat /etc/new; ls -d /bin/wget /etc/group; ls -A /data /var/www; stat -c "%a %h" /home /deep/er/f';
+      const args = ['run', '--rm', '--network', 'none', 'committed:1', 'sh', '-c', check];
+      const [here, there] = [await t.docker(args), await peer(...args).catch((error: unknown) => String(error))];
+      expect(here.stdout.trim()).toBe(there.slice(there.indexOf('new')));
+      // The layer goes where it should: into dockerd, and with the same content.
+      await t.ok('save', '-o', `${t.directory}/committed.tar`, 'committed:1');
+      await peer('load', '-qi', `${t.directory}/committed.tar`);
+      expect(await peer('inspect', '-f', '{{.Id}}', 'committed:1')).toBe(id);
+      await t.ok('rmi', 'committed:1');
+    });
+
+    it('commit of nothing adds no layer; bad instructions and names are refused before anything is made', async () => {
+      await t.ok('create', '--name', 'nothing', 'busybox');
+      const id = await t.ok('commit', 'nothing');
+      expect(await t.ok('inspect', '-f', '{{len .RootFS.Layers}}', id)).toBe('1');
+      await t.ok('rmi', id);
+      const before = await t.ok('images', '-aq');
+      for (const [args, phrase] of [
+        [['-c', 'RUN x', 'nothing'], 'run is not a valid change command'],
+        [['nothing', 'UPPER'], '(library/UPPER) must be lowercase'],
+        [['absent'], 'No such container: absent'],
+      ] as const) {
+        const refused = await t.docker(['commit', ...args]);
+        expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining(phrase) as string]);
+      }
+      expect(await t.ok('images', '-aq')).toBe(before);
+      await t.ok('rm', 'nothing');
+    });
+
+    it('commit freezes a running container, and tells', async () => {
+      const since = String(Math.floor(Date.now() / 1000));
+      await t.ok('run', '-d', '--name', 'running', 'busybox', 'sleep', '1000');
+      await t.ok('commit', 'running', 'frozen:1');
+      await t.ok('commit', '--pause=false', 'running');
+      expect(await t.ok('inspect', '-f', '{{.State.Status}}', 'running')).toBe('running');
+      const events = await t.ok(
+        'events',
+        '--since',
+        since,
+        '--until',
+        String(Math.ceil(Date.now() / 1000) + 1),
+        '-f',
+        'container=running',
+        '--format',
+        '{{.Action}} {{.Actor.Attributes.imageRef}}',
+      );
+      expect(
+        events
+          .split('\n')
+          .slice(2)
+          .map((line) => line.replace(' <no value>', '')),
+      ).toEqual(['pause', 'commit frozen:1', 'unpause', 'commit ']);
+      await t.ok('pause', 'running');
+      expect(await t.ok('ps', '--format', '{{.Status}}', '-f', 'name=running')).toContain('(Paused)');
+      await t.ok('commit', 'running');
+      expect(await t.ok('inspect', '-f', '{{.State.Status}}', 'running')).toBe('paused');
+      await t.ok('rm', '-f', 'running');
+      await t.ok('image', 'prune', '-f');
+      await t.ok('rmi', 'frozen:1');
+    });
   });
 });

@@ -1,4 +1,8 @@
 export { cleanName, fsPath } from './byte-paths.js';
+export { listChanges } from './list-changes.js';
+export type { ChangeOptions, TreeChange } from './list-changes.js';
+export { isOpaque, mergedChild, namesIn, statOf } from './merged-directory.js';
+export type { MergedChild, MergedDirectory } from './merged-directory.js';
 export { packTree } from './pack-tree.js';
 export type { PackOptions } from './pack-tree.js';
 export { TarApplier } from './tar-applier.js';

@@ -1,7 +1,9 @@
 import type { BigIntStats } from 'node:fs';
-import { closeSync, constants, lstatSync, openSync, readSync, readdirSync, readlinkSync } from 'node:fs';
-import { getXattr, hasCode, listXattrs, splitDevice } from '@flotilla/sys';
+import { closeSync, constants, lstatSync, openSync, readSync, readlinkSync } from 'node:fs';
+import { getXattr, listXattrs, splitDevice } from '@flotilla/sys';
 import { fsPath } from './byte-paths.js';
+import { isOpaque, isWhiteout, mergedChild, mergedNames, present } from './merged-directory.js';
+import type { MergedDirectory } from './merged-directory.js';
 import type { TarEntryType } from './tar-entry.js';
 import type { TarHeader, TarWriter } from './tar-writer.js';
 
@@ -11,6 +13,8 @@ export interface PackOptions {
    * gets a `.wh..wh..opq`. `literal`: everything as it is.
    */
   whiteouts: 'overlay' | 'literal';
+  /** Directories below `root`, topmost first: packed is what an overlay of them shows. `whiteouts` is not asked then. */
+  lower?: readonly string[];
   /** Name of the root itself in the archive. Without it (or empty) only what is below is packed, under its own names. */
   name?: string;
   /** Decides by the path below the root (latin1, no leading `/`): false leaves it and what is below out. */
@@ -47,36 +51,51 @@ class TreePacker {
     const stats = lstatSync(fsPath(this.#root), { bigint: true });
     const name = this.#options.name ?? '';
     if (name !== '') this.#member(this.#root, name, stats);
-    if (stats.isDirectory()) this.#children(this.#root, '', name === '' ? '' : `${name}/`);
+    if (!stats.isDirectory()) return;
+    this.#children([this.#root, ...(this.#options.lower ?? [])], name === '' ? '' : `${name}/`);
   }
 
-  /** The content of the directory `full`, which is `below` the root and called `prefix` in the archive. */
-  #children(full: string, below: string, prefix: string): void {
+  /** The content of the directory, which is called `prefix` in the archive. */
+  #children(root: MergedDirectory, prefix: string): void {
     // An explicit stack: a tree may be as deep as its maker liked.
-    const pending = [{ full, below, prefix, names: namesIn(full), next: 0 }];
+    const pending = [{ below: '', prefix, names: mergedNames(root), next: 0 }];
     for (let level = pending.at(-1); level !== undefined; level = pending.at(-1)) {
-      const base = level.names[level.next++];
-      if (base === undefined) {
+      const entry = level.names[level.next++];
+      if (entry === undefined) {
         pending.pop();
         continue;
       }
+      const [base, holders] = entry;
       const path = level.below + base;
       if (this.#options.include?.(path) === false) continue;
-      const child = `${level.full}/${base}`;
-      const stats = present(() => lstatSync(fsPath(child), { bigint: true }));
-      if (stats === undefined) continue;
+      const child = this.#find(holders, base);
+      if (child === undefined) continue;
       this.#options.onEntry?.();
-      this.#member(child, level.prefix + base, stats);
-      if (!stats.isDirectory()) continue;
-      const names = namesIn(child);
-      pending.push({ full: child, below: `${path}/`, prefix: `${level.prefix}${base}/`, names, next: 0 });
+      this.#member(child.full, level.prefix + base, child.stats);
+      if (!child.stats.isDirectory()) continue;
+      pending.push({
+        below: `${path}/`,
+        prefix: `${level.prefix}${base}/`,
+        names: mergedNames(child.directory),
+        next: 0,
+      });
     }
+  }
+
+  #find(
+    holders: MergedDirectory,
+    base: string,
+  ): { full: string; stats: BigIntStats; directory: MergedDirectory } | undefined {
+    if (this.#options.lower !== undefined) return mergedChild(holders, base);
+    const full = `${holders[0] ?? ''}/${base}`;
+    const stats = present(() => lstatSync(fsPath(full), { bigint: true }));
+    return stats === undefined ? undefined : { full, stats, directory: [full] };
   }
 
   #member(full: string, name: string, stats: BigIntStats): void {
     const type = typeOf(stats);
     if (type === undefined) return;
-    const overlay = this.#options.whiteouts === 'overlay';
+    const overlay = this.#options.whiteouts === 'overlay' && this.#options.lower === undefined;
     const header: TarHeader = {
       name: type === 'directory' ? `${name}/` : name,
       type,
@@ -85,7 +104,7 @@ class TreePacker {
       gid: Number(stats.gid),
       mtime: { seconds: Number(floorDivide(stats.mtimeNs, 1_000_000_000n)), nanoseconds: 0 },
     };
-    if (overlay && type === 'char' && stats.rdev === 0n) {
+    if (overlay && isWhiteout(stats)) {
       const at = name.lastIndexOf('/') + 1;
       this.#writer.entry({ ...header, type: 'file', mode: 0, name: `${name.slice(0, at)}.wh.${name.slice(at)}` });
       return;
@@ -130,20 +149,6 @@ class TreePacker {
   }
 }
 
-/** What `action` finds, or undefined when the path has gone meanwhile. */
-function present<T>(action: () => T): T | undefined {
-  try {
-    return action();
-  } catch (error) {
-    if (hasCode(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return undefined;
-    throw error;
-  }
-}
-
-function namesIn(directory: string): string[] {
-  return present(() => readdirSync(fsPath(directory), { encoding: 'latin1' }))?.sort() ?? [];
-}
-
 function attributesOf(full: string): [string, string][] {
   const path = fsPath(full);
   const attributes: [string, string][] = [];
@@ -153,10 +158,6 @@ function attributesOf(full: string): [string, string][] {
     if (value !== undefined) attributes.push([name, value.toString('latin1')]);
   }
   return attributes;
-}
-
-function isOpaque(full: string): boolean {
-  return present(() => getXattr(fsPath(full), 'trusted.overlay.opaque'))?.toString('latin1') === 'y';
 }
 
 /** Undefined for sockets, which no archive can hold. */

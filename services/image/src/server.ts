@@ -13,6 +13,7 @@ import { Catalog } from './catalog/catalog.js';
 import { StoreCollector } from './catalog/collector.js';
 import { StoreCheck } from './check/check-store.js';
 import { ContainerLayers } from './containers/container-layers.js';
+import { ContainerReaders } from './containers/container-readers.js';
 import { ContentStore } from './content/content-store.js';
 import { Images } from './images/images.js';
 import { ManifestSummaries } from './images/manifest-summaries.js';
@@ -69,7 +70,8 @@ export async function startImageService(
     const pusher = new Pusher({ catalog, content, target, repositories }, config.image.maxConcurrentUploads);
     const puller = new Puller({ catalog, content, layers, source, now }, config.image.maxConcurrentDownloads);
     const images = new Images({ catalog, layers, now });
-    const containers = new ContainerLayers({ catalog, content, layers, log, now });
+    const readers = new ContainerReaders(catalog, layers);
+    const containers = new ContainerLayers({ catalog, content, layers, readers, log, now });
     const load = { catalog, content, layers, now };
     const check = new StoreCheck({ catalog, content, layers, containers });
     const manifests = new ManifestSummaries(catalog, content);
@@ -83,6 +85,7 @@ export async function startImageService(
           pusher,
           load,
           save: { catalog, content },
+          commit: { ...load, readers },
           containers,
           layers,
           check,

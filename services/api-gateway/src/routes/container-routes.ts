@@ -191,12 +191,13 @@ export function containerRoutes(context: GatewayContext): Route[] {
       method: 'GET',
       path: '/containers/{id}/changes',
       handler: async (call) => {
-        const { changes } = await peers.container.listChanges({ name: call.param('id') }, reading(call, BULK_MS));
-        // Docker counts modified 0, added 1, deleted 2; the contract one more.
-        call.json(
-          200,
-          changes.map(({ path, kind }) => ({ Path: path, Kind: kind - 1 })),
-        );
+        const shapes: { Path: string; Kind: number }[] = [];
+        const batches = peers.container.listChanges({ name: call.param('id') }, { signal: call.signal });
+        for await (const { changes } of batches) {
+          // Docker counts modified 0, added 1, deleted 2; the contract one more.
+          for (const { path, kind } of changes) shapes.push({ Path: path, Kind: kind - 1 });
+        }
+        call.json(200, shapes);
       },
     },
     {

@@ -3,6 +3,7 @@ import { container, type network, type Timestamp, timestampToNs } from '@flotill
 import { KeyedLocks } from '@flotilla/store';
 import type { RuntimeTask } from '../runtime/runtime.js';
 import { type ContainerRecord, stateOf, toStatus } from '../store/container-record.js';
+import { Committer } from './committer.js';
 import type { ContainerContext } from './context.js';
 import { Creator } from './creator.js';
 import { Ender } from './ender.js';
@@ -35,6 +36,7 @@ export interface PruneFilter {
 /** The life of containers: every operation of the API, with one lock per container. */
 export class Containers {
   readonly context: ContainerContext;
+  readonly #committer: Committer;
   readonly #creator: Creator;
   readonly #starter: Starter;
   readonly #ender: Ender;
@@ -54,6 +56,7 @@ export class Containers {
     };
     const { context } = this;
     const cancelBackOff = (id: string): void => this.#ender.cancelBackOff(id);
+    this.#committer = new Committer(context);
     this.#creator = new Creator(context);
     this.#stopper = new Stopper(context, cancelBackOff);
     this.#remover = new Remover(context, this.#stopper, cancelBackOff);
@@ -80,8 +83,8 @@ export class Containers {
   }
 
   /** Parts that recovery drives. */
-  get recoveryParts(): { ender: Ender; starter: Starter; remover: Remover } {
-    return { ender: this.#ender, starter: this.#starter, remover: this.#remover };
+  get recoveryParts(): { committer: Committer; ender: Ender; starter: Starter; remover: Remover } {
+    return { committer: this.#committer, ender: this.#ender, starter: this.#starter, remover: this.#remover };
   }
 
   create(request: container.CreateContainerRequest, requestId: string): Promise<container.CreateContainerResponse> {
@@ -148,11 +151,19 @@ export class Containers {
       await this.#requireTask(record).resume();
       const running = withStatus(record, 'running');
       return this.context.store.commit((batch) => {
-        batch.put(running);
+        batch.put({ ...running, internals: { ...running.internals, commitFreeze: null } });
         batch.emit(containerUnpaused(running.container));
         batch.reply(requestId, container.UnpauseContainerResponse.encode({ revision: batch.revision }).finish());
       });
     });
+  }
+
+  commit(
+    request: container.CommitContainerRequest,
+    requestId: string,
+    signal: AbortSignal,
+  ): Promise<container.CommitContainerResponse> {
+    return this.#committer.commit(request, requestId, signal);
   }
 
   /** @throws EngineError `invalidArgument` for a bad name, `alreadyExists` for one in use. */

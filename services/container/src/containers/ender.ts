@@ -182,6 +182,7 @@ export class Ender {
         backOff: restart === undefined ? null : { delayMs: restart.delayMs, dueAtMs: Date.now() + restart.delayMs },
         previousDelayMs: restart?.delayMs ?? 0,
         stopRequestId: null,
+        commitFreeze: null,
         removal,
       },
     };

@@ -20,6 +20,7 @@ export const containerUnpaused = (container: ShownContainer): EngineEvent => con
 export const containerOutOfMemory = (container: ShownContainer): EngineEvent => containerEvent('oom', container);
 export const containerAttached = (container: ShownContainer): EngineEvent => containerEvent('attach', container);
 export const containerDetached = (container: ShownContainer): EngineEvent => containerEvent('detach', container);
+export const containerExported = (container: ShownContainer): EngineEvent => containerEvent('export', container);
 export const containerDestroyed = (container: ShownContainer): EngineEvent => containerEvent('destroy', container);
 
 /** `ranForMs` is shown in whole seconds, as dockerd does. */
@@ -30,6 +31,13 @@ export function containerDied(container: ShownContainer, exitCode: number, ranFo
 
 export function containerKilled(container: ShownContainer, signal: number): EngineEvent {
   return containerEvent('kill', container, { signal: String(signal) });
+}
+
+export function containerCommitted(
+  container: ShownContainer,
+  { comment, imageId, imageRef }: { comment: string; imageId: string; imageRef: string },
+): EngineEvent {
+  return containerEvent('commit', container, { comment, imageID: imageId, imageRef });
 }
 
 /** `container` has its new name already. */

@@ -4,6 +4,12 @@ import type { common, image, network } from '@flotilla/proto';
 export interface ImagePeer {
   prepareLayer(request: image.PrepareContainerLayerRequest): Promise<image.PrepareContainerLayerResponse>;
   releaseLayer(containerId: string): Promise<void>;
+  /** Make an image of what the container has written; goes on as long as it takes. Repeated by its request id. */
+  commit(
+    request: image.CommitContainerRequest,
+    requestId: string,
+    signal: AbortSignal,
+  ): Promise<image.CommitContainerResponse>;
   layerUsage(containerId: string): Promise<image.GetContainerLayerUsageResponse>;
   reconcile(liveIds: string[], revision: bigint): Promise<string[]>;
 }

@@ -120,6 +120,9 @@ export class Recovery implements AsyncDisposable {
         // Never started although the record says so: only a hand from outside does that. Its end tells the rest.
         if (found.stateAtFirst === 'created') await found.kill(9, true);
         await this.#correctPause(record, found.stateAtFirst);
+        // The commit that froze it has died with the service, and is repeated by whoever asked for it.
+        const { commitFreeze = null } = internals;
+        if (commitFreeze !== null) await this.#containers.recoveryParts.committer.thaw(id, commitFreeze);
         return;
       }
       log.warn({ containerId: id, exitCode: found.exitCode }, 'container is gone');

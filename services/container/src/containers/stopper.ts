@@ -157,7 +157,12 @@ export class Stopper {
         manuallyStopped: record.container.manuallyStopped || isFinal,
         state: { ...record.container.state, status },
       },
-      internals: { ...record.internals, exitIsFinal: record.internals.exitIsFinal || isFinal, ...mark(record) },
+      internals: {
+        ...record.internals,
+        ...(wakes ? { commitFreeze: null } : {}),
+        exitIsFinal: record.internals.exitIsFinal || isFinal,
+        ...mark(record),
+      },
     };
     if (isFinal) {
       try {

@@ -13,6 +13,8 @@ export interface PeerClients {
 const quick = { deadlineMs: 20_000 };
 /** Layers of a large image are unpacked or removed, a volume driver is slow. */
 const long = { deadlineMs: 120_000 };
+/** All that a container has written is read, packed and compressed. */
+const commitMs = 3_600_000;
 /** New work waits meanwhile, see `StartBarrier`. */
 const reconciling = { deadlineMs: 5000, retryUnavailableMs: 2000 };
 
@@ -24,6 +26,8 @@ export function grpcPeers(clients: PeerClients): Peers {
       releaseLayer: async (containerId) => {
         await clients.image.releaseContainerLayer({ containerId }, long);
       },
+      commit: (request, requestId, signal) =>
+        clients.image.commitContainer(request, { deadlineMs: commitMs, requestId, signal }),
       layerUsage: (containerId) => clients.image.getContainerLayerUsage({ containerId }, long),
       reconcile: async (liveContainerIds, revision) =>
         (await clients.image.reconcileHolders({ liveContainerIds, revision }, reconciling)).released,

@@ -26,6 +26,8 @@ export interface ContainerInternals {
   restartRequestId: string | null;
   /** A removal is under way, or waits for the end of the task. */
   removal: { volumes: boolean; requestId: string } | null;
+  /** A commit has frozen the container, or is about to: whoever finds this after a crash thaws it. Absent in old records. */
+  commitFreeze?: string | null;
 }
 
 /** One container as it is stored. Never changed in place. */

@@ -4,6 +4,7 @@ import { KeyedLocks } from '@flotilla/store';
 import type { Catalog, CatalogImage } from '../catalog/catalog.js';
 import type { LeaseRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
+import type { ContainerReaders } from './container-readers.js';
 import type { ContainerLayer, LayerStore } from '../layers/index.js';
 import { restoreLayer } from './restore-layer.js';
 
@@ -11,6 +12,7 @@ export interface ContainerLayerDeps {
   readonly catalog: Catalog;
   readonly content: ContentStore;
   readonly layers: LayerStore;
+  readonly readers: ContainerReaders;
   readonly log: Logger;
   readonly now: () => Date;
 }
@@ -96,9 +98,12 @@ export class ContainerLayers {
     reply?: { requestId: string; encode: (revision: bigint) => Uint8Array },
   ): Promise<bigint> {
     return this.#locks.run(containerId, async () => {
-      const { catalog, layers } = this.#deps;
+      const { catalog, layers, readers } = this.#deps;
+      // Before the lease goes, and with it perhaps the layers below; nobody begins to read after that.
+      await readers.endAll(containerId);
       const isLeased = catalog.lease(containerId) !== undefined;
       const revision = isLeased ? await catalog.commit({ removeLeases: [containerId], reply }) : catalog.revision;
+      await readers.endAll(containerId);
       await layers.removeContainerLayer(containerId);
       return revision;
     });

@@ -1,5 +1,13 @@
 export { chainIdOf } from './layer-paths.js';
 export { LayerStore } from './layer-store.js';
-export type { AppliedLayer, ContainerLayer, LayerFault, LayerInput, LayerStoreOptions } from './layer-store.js';
+export type {
+  AppliedLayer,
+  ContainerLayer,
+  LayerFault,
+  LayerInput,
+  LayerStoreOptions,
+  PlainLayerInput,
+} from './layer-store.js';
 export type { LayerCompression } from './codec-process.js';
-export type { CompressInput, CompressedLayer } from './compress-layer.js';
+export type { CompressedLayer, PlainLayer } from './ingest-layer.js';
+export type { LayerTree } from './layer-tasks.js';

@@ -15,10 +15,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isEngineError } from '@flotilla/errors';
-import { mountOverlay, umount } from '@flotilla/sys';
+import { mknod, mountOverlay, umount } from '@flotilla/sys';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { LayerStore, chainIdOf } from './index.js';
-import type { LayerInput } from './index.js';
+import type { LayerInput, PlainLayer, PlainLayerInput } from './index.js';
 
 const isRoot = process.getuid?.() === 0;
 const base = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'flotilla-layers-'));
@@ -288,7 +288,7 @@ describe.runIf(isRoot)('LayerStore', () => {
     expect(entries(store)).toHaveLength(1);
   });
 
-  it('compresses a tar from a file or a stream, digesting both sides', async () => {
+  it('takes a plain layer from a file or a stream: unpacked, compressed, both sides digested', async () => {
     const store = await openStore();
     const tar = tarOf({ f: Buffer.alloc(2_000_000, 'text '), r: randomBytes(500_000) });
     const file = freshPath();
@@ -301,7 +301,11 @@ describe.runIf(isRoot)('LayerStore', () => {
     }
     for (const source of [file, pieces()]) {
       const targetPath = freshPath();
-      const layer = await store.compressLayer({ source, targetPath });
+      const claimed: string[] = [];
+      const layer = await store.ingestLayer({ source, targetPath, claim: (chainId) => claimed.push(chainId) });
+      expect(claimed).toEqual([digestOf(tar)]);
+      expect(readFileSync(join(store.lowerDirs(claimed)[0] ?? '', 'r')).length).toBe(500_000);
+      expect(layer.sizeBytes).toBe(2_500_000n);
       expect(layer).toMatchObject({ diffId: digestOf(tar), uncompressedBytes: tar.length });
       const blob = readFileSync(targetPath);
       expect(layer).toMatchObject({ digest: digestOf(blob), compressedBytes: blob.length });
@@ -311,9 +315,16 @@ describe.runIf(isRoot)('LayerStore', () => {
       yield await Promise.resolve(Buffer.alloc(100_000));
       throw new Error('the client went away');
     }
-    await expect(store.compressLayer({ source: failing(), targetPath: freshPath() })).rejects.toThrow(
-      'the client went away',
+    const before = entries(store);
+    const ingest = (source: PlainLayer, more: Partial<PlainLayerInput> = {}) =>
+      store.ingestLayer({ source, targetPath: freshPath(), claim: () => undefined, ...more });
+    await expect(ingest(failing())).rejects.toThrow('the client went away');
+    expect(await failure(ingest(file, { diffId: digestOf(Buffer.of(1)) }))).toMatch(
+      /^dataLoss: failed to register layer: filesystem layer verification failed for digest/,
     );
+    const noTar = freshPath();
+    writeFileSync(noTar, randomBytes(3_000_000));
+    expect(await failure(ingest(noTar))).toMatch(/^\w+: failed to register layer: /);
     const stop = new AbortController();
     async function* endless() {
       for (;;) {
@@ -321,9 +332,54 @@ describe.runIf(isRoot)('LayerStore', () => {
         await new Promise((resolve) => setImmediate(resolve));
       }
     }
-    const stopped = failure(store.compressLayer({ source: endless(), targetPath: freshPath(), signal: stop.signal }));
+    const stopped = failure(ingest(endless(), { signal: stop.signal }));
     setTimeout(() => stop.abort(), 50);
     expect(await stopped).toMatch(/^cancelled/);
     expect(lstatSync(file).isFile()).toBe(true);
+    expect(entries(store)).toEqual(before);
+    // The same layer from two sides at once: one place.
+    const other = tarOf({ both: 'x' });
+    const otherFile = freshPath();
+    writeFileSync(otherFile, other);
+    await Promise.all([ingest(otherFile), ingest(otherFile), store.applyLayer(blobOf(other))]);
+    expect(entries(store)).toHaveLength(before.length + 1);
+  });
+
+  it('reads what a container has: as a layer, as a list, as a whole', async () => {
+    const store = await openStore();
+    const { chainId } = await store.applyLayer(blobOf(tarOf({ 'etc/passwd': 'root', gone: 'x', 'd/a': '1' })));
+    const { upper } = await store.createContainerLayer('c', [chainId]);
+    const tree = store.containerTree('c', [chainId]);
+    const signal = new AbortController().signal;
+    const layer = () =>
+      store.ingestLayer({ source: tree, targetPath: freshPath(), parentChainId: chainId, claim: () => undefined });
+    // Mount points as the engine makes them are no change: this is the tar without members.
+    mkdirSync(join(upper, 'etc'));
+    mkdirSync(join(upper, 'proc'));
+    for (const name of ['hosts', 'hostname', 'resolv.conf']) writeFileSync(join(upper, 'etc', name), '');
+    writeFileSync(join(upper, '.dockerenv'), '');
+    expect(await store.listChanges(tree, signal)).toEqual([]);
+    expect((await layer()).diffId).toBe('sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef');
+    mknod(join(upper, 'gone'), 0o020000, 0n);
+    writeFileSync(join(upper, 'etc/passwd'), 'changed');
+    expect(await store.listChanges(tree, signal)).toEqual([
+      { path: '/etc', kind: 'modified' },
+      { path: '/etc/passwd', kind: 'modified' },
+      { path: '/gone', kind: 'deleted' },
+    ]);
+    const committed = await layer();
+    const [top = ''] = store.lowerDirs([committed.chainId]);
+    expect(readdirSync(top).sort()).toEqual(['etc', 'gone']);
+    expect(readdirSync(join(top, 'etc'))).toEqual(['passwd']);
+    expect((await layer()).digest).toBe(committed.digest);
+    const chunks: Buffer[] = [];
+    for await (const chunk of store.packContainer(tree, signal)) chunks.push(chunk);
+    const names = execFileSync('tar', ['-tf', '-'], { input: Buffer.concat(chunks), encoding: 'utf8' }).split('\n');
+    expect(names).toEqual(expect.arrayContaining(['d/a', 'etc/hosts', 'etc/passwd', 'proc/']));
+    expect(names).not.toContain('gone');
+    // Left early, and not begun at all: the thread is free again.
+    writeFileSync(join(upper, 'large'), randomBytes(8_000_000));
+    for await (const _chunk of store.packContainer(tree, signal)) break;
+    expect(await failure(store.packContainer(tree, AbortSignal.abort()).next())).toMatch(/^cancelled/);
   });
 });

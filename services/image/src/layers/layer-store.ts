@@ -3,14 +3,17 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { access, mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { EngineError, cancelled, dataLoss, internal, messageOf, notFound } from '@flotilla/errors';
+import { cancelled, dataLoss, notFound } from '@flotilla/errors';
+import type { TreeChange } from '@flotilla/layer-tar';
 import { hasCode } from '@flotilla/sys';
 import type { LayerCompression } from './codec-process.js';
-import { compressLayer } from './compress-layer.js';
-import type { CompressInput, CompressedLayer } from './compress-layer.js';
-import type { LayerTask } from './layer-tasks.js';
+import { ingestLayer } from './ingest-layer.js';
+import type { CompressedLayer, IngestedLayer, PlainLayer } from './ingest-layer.js';
 import { LayerPaths, chainIdOf } from './layer-paths.js';
+import type { LayerTask, LayerTree } from './layer-tasks.js';
 import { LayerWorkers } from './layer-workers.js';
+import { packToStream } from './pack-stream.js';
+import { registerError } from './register-error.js';
 import { unpackBlob } from './unpack-blob.js';
 
 export interface LayerStoreOptions {
@@ -30,6 +33,21 @@ export interface LayerInput {
   signal?: AbortSignal;
   /** Bytes of the blob read so far, about ten times a second. */
   onProgress?: (readBytes: number) => void;
+}
+
+export interface PlainLayerInput {
+  source: PlainLayer;
+  /** Compressed file to make; must not exist, and is the caller's to remove. */
+  targetPath: string;
+  /** The stack that this layer lies on; none for the lowest. */
+  parentChainId?: string | undefined;
+  /** What the tar must hash to, if that is known. */
+  diffId?: string | undefined;
+  /** Told the chain id before the layer can be seen, to keep it from being removed. */
+  claim: (chainId: string) => void;
+  signal?: AbortSignal | undefined;
+  /** Bytes of a file read so far, about ten times a second. */
+  onProgress?: ((readBytes: number) => void) | undefined;
 }
 
 export interface AppliedLayer {
@@ -64,6 +82,7 @@ interface Apply {
 }
 
 const syncDelayMs = 1000;
+const maxReaders = 8;
 const temporary = /^\.(tmp|trash)-/;
 /** The signal of work that nobody can stop. */
 const never = new AbortController().signal;
@@ -82,6 +101,9 @@ export class LayerStore implements AsyncDisposable {
   readonly #paths: LayerPaths;
   readonly #bootId: string;
   readonly #workers: LayerWorkers;
+  /** Threads that read what containers have: they wait for clients, and unpacking must not wait for them. */
+  readonly #readers = new LayerWorkers(maxReaders);
+  readonly #ingesting = new Set<string>();
   readonly #options: LayerStoreOptions;
   readonly #sizes = new Map<string, bigint>();
   readonly #applying = new Map<string, Apply>();
@@ -214,9 +236,103 @@ export class LayerStore implements AsyncDisposable {
     });
   }
 
-  /** Compresses an uncompressed layer (load, import, commit) into a blob, and digests both in passing. */
-  async compressLayer(input: CompressInput): Promise<CompressedLayer> {
-    return this.#workers.withWorker(input.signal ?? never, (thread) => compressLayer(thread, input));
+  /**
+   * Unpacks an uncompressed layer (load, import, commit), compresses it into a blob, and digests both, reading it once.
+   * A layer of this chain id that is there meanwhile stays.
+   *
+   * @throws EngineError `dataLoss` when archive or DiffID are wrong, `cancelled` after `signal`; nothing stays
+   */
+  async ingestLayer(input: PlainLayerInput): Promise<CompressedLayer & AppliedLayer> {
+    const { source, targetPath, onProgress } = input;
+    const signal = input.signal ?? never;
+    const temporaryDirectory = join(this.#paths.layers, `.tmp-${randomBytes(8).toString('hex')}`);
+    const directory = join(temporaryDirectory, 'diff');
+    this.#ingesting.add(temporaryDirectory);
+    try {
+      const ingested = await this.#workers.withWorker(signal, async (thread) => {
+        await mkdir(temporaryDirectory, { mode: 0o700 });
+        await mkdir(directory, { mode: 0o755 });
+        return ingestLayer(thread, { source, directory, targetPath, signal, onProgress });
+      });
+      const { diffId } = ingested;
+      if (input.diffId !== undefined && input.diffId !== diffId) {
+        throw registerError(
+          dataLoss(
+            `filesystem layer verification failed for digest ${input.diffId}: the layer's content has ${diffId}`,
+          ),
+        );
+      }
+      const chainId = chainIdOf(input.parentChainId, diffId);
+      input.claim(chainId);
+      const sizeBytes = await this.#publish(temporaryDirectory, chainId, input.parentChainId, ingested);
+      return { ...ingested, chainId, sizeBytes };
+    } finally {
+      await rm(temporaryDirectory, { recursive: true, force: true });
+      this.#ingesting.delete(temporaryDirectory);
+    }
+  }
+
+  /** Gives an unpacked layer its place, unless another has it by then. */
+  async #publish(
+    temporaryDirectory: string,
+    chainId: string,
+    parentChainId: string | undefined,
+    { diffId, fileBytes }: IngestedLayer,
+  ): Promise<bigint> {
+    await writeFile(
+      join(temporaryDirectory, 'layer.json'),
+      JSON.stringify({
+        diffId,
+        parentChainId: parentChainId ?? null,
+        sizeBytes: String(fileBytes),
+        bootId: this.#bootId,
+      } satisfies LayerRecord),
+    );
+    for (;;) {
+      const known = this.#sizes.get(chainId);
+      if (known !== undefined) return known;
+      const other = this.#applying.get(chainId);
+      if (other === undefined) break;
+      await other.done.catch(() => undefined);
+    }
+    const sizeBytes = BigInt(fileBytes);
+    // From here on nobody begins to unpack it, so nobody comes in between.
+    const done = rename(temporaryDirectory, this.#paths.layer(chainId)).then(() => {
+      this.#sizes.set(chainId, sizeBytes);
+      this.#syncLater(chainId);
+      return { chainId, sizeBytes };
+    });
+    const apply = { done, stop: new AbortController(), waiters: 1, listeners: new Set<(readBytes: number) => void>() };
+    this.#applying.set(chainId, apply);
+    try {
+      await done;
+    } finally {
+      this.#applying.delete(chainId);
+    }
+    return sizeBytes;
+  }
+
+  /** The tar of everything that a container's root file system shows; cancelled when it is left early. */
+  packContainer(tree: LayerTree, signal: AbortSignal): AsyncGenerator<Buffer> {
+    return packToStream(this.#readers, { tree, as: 'root file system' }, signal);
+  }
+
+  /** What a container has changed, sorted by path. */
+  async listChanges(tree: LayerTree, signal: AbortSignal): Promise<TreeChange[]> {
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    const halt = () => Atomics.store(stop, 0, 1);
+    signal.addEventListener('abort', halt, { once: true });
+    try {
+      const result = await this.#readers.withWorker(signal, (thread) => thread.run({ kind: 'changes', tree, stop }));
+      return result.changes ?? [];
+    } finally {
+      signal.removeEventListener('abort', halt);
+    }
+  }
+
+  /** Where a container's root file system lies, on the stack `chainIds` (lowest first). */
+  containerTree(containerId: string, chainIds: readonly string[]): LayerTree {
+    return { upper: join(this.#paths.container(containerId), 'diff'), lower: this.lowerDirs(chainIds) };
   }
 
   /** The directories of a stack given lowest first, as an overlay wants them: topmost first. */
@@ -316,7 +432,10 @@ export class LayerStore implements AsyncDisposable {
         .filter((name) => !isTemporary(name) && !this.#sizes.has(`sha256:${name}`))
         .map((name) => join(this.#paths.layers, name)),
       temporary: [
-        ...layers.filter(isTemporary).map((name) => join(this.#paths.layers, name)),
+        ...layers
+          .filter(isTemporary)
+          .map((name) => join(this.#paths.layers, name))
+          .filter((path) => !this.#ingesting.has(path)),
         ...containers.filter(isTemporary).map((name) => join(this.#paths.containers, name)),
       ],
       containers: containers.filter((name) => !isTemporary(name)),
@@ -396,6 +515,7 @@ export class LayerStore implements AsyncDisposable {
     if (this.#unsynced.size > 0) this.#inBackground(this.sync());
     await Promise.all(this.#background);
     await this.#workers[Symbol.asyncDispose]();
+    await this.#readers[Symbol.asyncDispose]();
   }
 }
 
@@ -426,15 +546,6 @@ async function removeSmallTree(directory: string): Promise<void> {
 async function removeLargeTree(directory: string): Promise<void> {
   await once(spawn('rm', ['-rf', '--', directory], { stdio: 'ignore' }), 'close').catch(() => undefined);
   await removeSmallTree(directory); // what is left, also when there was no child
-}
-
-function registerError(error: unknown): unknown {
-  if (error instanceof EngineError) {
-    if (error.kind === 'cancelled') return error;
-    return new EngineError(error.kind, `failed to register layer: ${error.message}`, { cause: error });
-  }
-  const reason = hasCode(error, 'ENOSPC') ? 'no space left on device' : messageOf(error);
-  return internal(`failed to register layer: ${reason}`, { cause: error });
 }
 
 async function readRecord(directory: string): Promise<LayerRecord | undefined> {

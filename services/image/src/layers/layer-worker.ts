@@ -3,9 +3,10 @@ import { createHash } from 'node:crypto';
 import { closeSync, constants, lstatSync, openSync, readSync, readdirSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { EngineError, cancelled, messageOf } from '@flotilla/errors';
-import { TarApplier, TarParser, fsPath } from '@flotilla/layer-tar';
+import { TarApplier, TarParser, TarWriter, fsPath, listChanges, packTree } from '@flotilla/layer-tar';
 import { CLONE_FS, chdir, chroot, fchdir, hasCode, syncfs, umask, unshare } from '@flotilla/sys';
-import type { LayerReply, LayerTask, LayerTaskResult } from './layer-tasks.js';
+import { engineMadePaths } from './engine-made.js';
+import type { LayerReply, LayerTask, LayerTaskResult, LayerTree } from './layer-tasks.js';
 
 // A thread that reads and writes layers with blocking calls, one task at a time (see LayerWorkers). It has a root
 // directory of its own, changed to the layer's while unpacking, so it must not use asynchronous fs calls: those would
@@ -37,8 +38,14 @@ function run(task: LayerTask): LayerTaskResult {
   switch (task.kind) {
     case 'unpack':
       return unpack(task.sourceFd, task.directory, task.stop);
-    case 'compress':
-      return feedCompressor(task.sourceFd, task.compressorFd, task.stop);
+    case 'ingest':
+      return ingest(task.sourceFd, task.directory, task.compressorFd, task.stop);
+    case 'spool':
+      return spool(task.sourceFd, task.targetFd, task.stop);
+    case 'pack':
+      return pack(task.tree, task.as, task.outputFd, task.stop);
+    case 'changes':
+      return changes(task.tree, task.stop);
     case 'digest':
       return digestFile(task.path, task.algorithm ?? 'sha256', task.stop);
     case 'measure':
@@ -49,6 +56,28 @@ function run(task: LayerTask): LayerTaskResult {
 }
 
 function unpack(sourceFd: number, directory: string, stop: Int32Array): LayerTaskResult {
+  try {
+    return unpackInto(sourceFd, directory, stop, () => undefined);
+  } finally {
+    closeSync(sourceFd);
+  }
+}
+
+function ingest(sourceFd: number, directory: string, compressorFd: number, stop: Int32Array): LayerTaskResult {
+  try {
+    return unpackInto(sourceFd, directory, stop, (bytes) => writeAll(compressorFd, bytes));
+  } finally {
+    closeSync(sourceFd);
+    closeSync(compressorFd);
+  }
+}
+
+function unpackInto(
+  sourceFd: number,
+  directory: string,
+  stop: Int32Array,
+  handOn: (bytes: Buffer) => void,
+): LayerTaskResult {
   const hash = createHash('sha256');
   const applier = new TarApplier({ root: '/', whiteouts: 'overlay', umaskIsZero: true });
   const parser = new TarParser(applier);
@@ -56,29 +85,76 @@ function unpack(sourceFd: number, directory: string, stop: Int32Array): LayerTas
   chroot(directory);
   try {
     chdir('/');
-    readBytes = readAll(sourceFd, hash, stop, (bytes) => parser.write(bytes));
+    readBytes = readAll(sourceFd, hash, stop, (bytes) => {
+      // The compressor works on it while it is unpacked here.
+      handOn(bytes);
+      parser.write(bytes);
+    });
     parser.end();
     applier.finish();
   } finally {
     applier.abort();
-    closeSync(sourceFd);
     fchdir(hostRoot);
     chroot('.');
   }
   return { digest: `sha256:${hash.digest('hex')}`, readBytes, fileBytes: applier.fileBytes };
 }
 
-function feedCompressor(sourceFd: number, compressorFd: number, stop: Int32Array): LayerTaskResult {
+function spool(sourceFd: number, targetFd: number, stop: Int32Array): LayerTaskResult {
   const hash = createHash('sha256');
   try {
-    const readBytes = readAll(sourceFd, hash, stop, (bytes) => {
-      for (let from = 0; from < bytes.length;) from += writeSync(compressorFd, bytes, from);
-    });
+    const readBytes = readAll(sourceFd, hash, stop, (bytes) => writeAll(targetFd, bytes));
     return { digest: `sha256:${hash.digest('hex')}`, readBytes, fileBytes: 0 };
   } finally {
     closeSync(sourceFd);
-    closeSync(compressorFd);
+    closeSync(targetFd);
   }
+}
+
+function pack(
+  { upper, lower }: LayerTree,
+  as: 'layer' | 'root file system',
+  outputFd: number,
+  stop: Int32Array,
+): LayerTaskResult {
+  let writtenBytes = 0;
+  try {
+    const writer = new TarWriter((bytes) => {
+      checkStop(stop);
+      writeAll(outputFd, bytes);
+      writtenBytes += bytes.length;
+    });
+    const onEntry = (): void => checkStop(stop);
+    const top = bytePath(upper);
+    const below = lower.map(bytePath);
+    if (as === 'layer') {
+      const made = engineMadePaths(top, below);
+      packTree(top, writer, { whiteouts: 'overlay', include: (path) => !made.has(path), onEntry });
+    } else packTree(top, writer, { whiteouts: 'literal', lower: below, onEntry });
+    writer.finish();
+  } finally {
+    closeSync(outputFd);
+  }
+  return { digest: '', readBytes: writtenBytes, fileBytes: 0 };
+}
+
+function changes({ upper, lower }: LayerTree, stop: Int32Array): LayerTaskResult {
+  const top = bytePath(upper);
+  const below = lower.map(bytePath);
+  const made = engineMadePaths(top, below);
+  const found = listChanges(top, below, { include: (path) => !made.has(path), onEntry: () => checkStop(stop) });
+  return { digest: '', readBytes: 0, fileBytes: 0, changes: found };
+}
+
+/** As the tar code has paths: one character per byte. */
+const bytePath = (path: string): string => Buffer.from(path).toString('latin1');
+
+function writeAll(fd: number, bytes: Buffer): void {
+  for (let from = 0; from < bytes.length;) from += writeSync(fd, bytes, from);
+}
+
+function checkStop(stop: Int32Array): void {
+  if (Atomics.load(stop, 0) !== 0) throw cancelled('cancelled');
 }
 
 function digestFile(path: string, algorithm: string, stop: Int32Array): LayerTaskResult {
@@ -98,7 +174,7 @@ function measure(root: string, stop: Int32Array): LayerTaskResult {
   const pending = [root];
   let fileBytes = 0;
   for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
-    if (Atomics.load(stop, 0) !== 0) throw cancelled('cancelled');
+    checkStop(stop);
     for (const name of readdirIfPresent(directory)) {
       const path = `${directory}/${name}`;
       const stats = lstatSync(fsPath(path), { throwIfNoEntry: false });
@@ -142,7 +218,7 @@ function syncFileSystem(path: string): LayerTaskResult {
 function readAll(fd: number, hash: Hash, stop: Int32Array, take: (bytes: Buffer) => void): number {
   let total = 0;
   for (;;) {
-    if (Atomics.load(stop, 0) !== 0) throw cancelled('cancelled');
+    checkStop(stop);
     const count = readSync(fd, chunk, 0, chunkBytes, null);
     if (count === 0) return total;
     total += count;

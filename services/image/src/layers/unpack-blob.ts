@@ -66,6 +66,11 @@ export async function unpackBlob(
   }
 }
 
-function positionOf(fd: number): number {
-  return Number(/^pos:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? 0);
+/** How far an open file has been read; 0 once it is closed. */
+export function positionOf(fd: number): number {
+  try {
+    return Number(/^pos:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
 }

@@ -8,7 +8,14 @@ import type { Healthcheck, RunConfig } from '@flotilla/oci';
  * @throws EngineError `invalidArgument` for another instruction or a malformed one.
  */
 export function applyChanges(run: RunConfig, changes: readonly string[]): RunConfig {
-  return changes.flatMap((text) => text.split(/\r?\n/)).reduce(applyLine, run);
+  const lines = changes.flatMap((text) => text.split(/\r?\n/));
+  let setsCommand = false;
+  return lines.reduce((before, line) => {
+    const after = applyLine(before, line);
+    if (/^\s*cmd\b/i.test(line)) setsCommand = true;
+    // A new entrypoint does not go with the command of the old one.
+    return /^\s*entrypoint\b/i.test(line) && !setsCommand ? { ...after, cmd: undefined } : after;
+  }, run);
 }
 
 function applyLine(run: RunConfig, line: string): RunConfig {
@@ -29,12 +36,8 @@ const instructions: ReadonlyMap<string, (run: RunConfig, rest: string) => RunCon
   string,
   (run: RunConfig, rest: string) => RunConfig
 >([
-  ['CMD', (run, rest) => ({ ...run, cmd: command(rest) })],
-  [
-    'ENTRYPOINT',
-    // A new entrypoint does not go with the command of the old one.
-    (run, rest) => ({ ...run, entrypoint: command(rest) }),
-  ],
+  ['CMD', (run, rest) => ({ ...run, cmd: command(rest, run.shell) })],
+  ['ENTRYPOINT', (run, rest) => ({ ...run, entrypoint: command(rest, run.shell) })],
   ['ENV', (run, rest) => ({ ...run, env: [...pairs(rest, 'ENV')].reduce(setEnv, [...run.env]) })],
   ['EXPOSE', (run, rest) => ({ ...run, exposedPorts: union(run.exposedPorts, words(rest).flatMap(ports)) })],
   ['HEALTHCHECK', (run, rest) => ({ ...run, healthcheck: healthcheck(rest) })],
@@ -46,9 +49,9 @@ const instructions: ReadonlyMap<string, (run: RunConfig, rest: string) => RunCon
   ['WORKDIR', (run, rest) => ({ ...run, workingDir: joinPath(run.workingDir, unquote(rest)) })],
 ]);
 
-/** JSON form, or the shell form that runs by /bin/sh -c. */
-function command(rest: string): string[] {
-  return json(rest) ?? (rest === '' ? [] : ['/bin/sh', '-c', rest]);
+/** JSON form, or the shell form that runs by the image's shell. */
+function command(rest: string, shell: readonly string[]): string[] {
+  return json(rest) ?? (rest === '' ? [] : [...(shell.length === 0 ? ['/bin/sh', '-c'] : shell), rest]);
 }
 
 function json(rest: string): string[] | undefined {

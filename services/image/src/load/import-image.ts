@@ -30,16 +30,15 @@ export async function importImage(
   const hold = catalog.hold();
   const targetPath = content.scratchPath();
   try {
-    const compressed = await layers.compressLayer({ source: decompressed(source), targetPath, signal });
-    const blob = await adoptCompressed(content, targetPath, compressed, hold);
-    const diffId = parseDigest(compressed.diffId);
-    hold.layers([diffId]);
-    const { sizeBytes } = await layers.applyLayer({
-      blobPath: content.path(blob.digest),
-      compression: 'gzip',
-      diffId,
+    const ingested = await layers.ingestLayer({
+      source: decompressed(source),
+      targetPath,
+      claim: (chainId) => hold.layers([chainId]),
       signal,
     });
+    const blob = await adoptCompressed(content, targetPath, ingested, hold);
+    const diffId = parseDigest(ingested.diffId);
+    const { sizeBytes } = ingested;
     const created = now().toISOString();
     const { os, architecture, variant } = options.platform ?? hostPlatform();
     const configBytes = Buffer.from(

@@ -1,5 +1,5 @@
 import { rm } from 'node:fs/promises';
-import { dataLoss, invalidArgument } from '@flotilla/errors';
+import { invalidArgument } from '@flotilla/errors';
 import { chainIds as chainIdsOf, mediaTypes, parseDigest, sha256Of } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
 import type { Hold } from '../catalog/catalog.js';
@@ -57,29 +57,23 @@ export async function storeLayer(
   }
   const targetPath = content.scratchPath();
   try {
-    const [compressed, applied] = await settleBoth(
-      layers.compressLayer({ source: file.path, targetPath, signal }),
-      apply(file.path),
-    );
-    if (compressed.diffId !== layer.diffId)
-      throw dataLoss(`filesystem layer verification failed for digest ${layer.diffId}`);
-    const blob = await adoptCompressed(content, targetPath, compressed, hold);
-    return {
-      record: { diffId: layer.diffId, chainId: layer.chainId, blob },
-      sizeBytes: Number(applied.sizeBytes),
-    };
+    const ingested = await layers.ingestLayer({
+      source: file.path,
+      targetPath,
+      parentChainId: layer.parentChainId,
+      diffId: layer.diffId,
+      claim: () => undefined,
+      signal,
+      onProgress,
+    });
+    const blob = await adoptCompressed(content, targetPath, ingested, hold);
+    return { record: { diffId: layer.diffId, chainId: layer.chainId, blob }, sizeBytes: Number(ingested.sizeBytes) };
   } finally {
     await rm(targetPath, { force: true });
   }
 }
 
-/** Both results, or the first failure when both have ended: nothing works on in the background. */
-async function settleBoth<A, B>(a: Promise<A>, b: Promise<B>): Promise<[A, B]> {
-  await Promise.allSettled([a, b]);
-  return [await a, await b];
-}
-
-/** A blob that `compressLayer` made becomes content. */
+/** A blob that `ingestLayer` made becomes content. */
 export async function adoptCompressed(
   content: ContentStore,
   path: string,

@@ -5,6 +5,7 @@ import { bidi, clientStream, isVisible, matchesLabels, serverStream, serviceEntr
 import type { CallContext, Identity, ServiceEntry } from '@flotilla/rpc';
 import type { Catalog, CatalogImage } from '../catalog/catalog.js';
 import type { StoreCheck } from '../check/check-store.js';
+import type { CommitDeps } from '../containers/commit-container.js';
 import type { ContainerLayers, PreparedLayer } from '../containers/container-layers.js';
 import { historyOf } from '../images/history.js';
 import { imageMessage, platformOf } from '../images/image-message.js';
@@ -22,6 +23,7 @@ import type { Puller } from '../pull/pull-image.js';
 import { saveImages } from '../save/save-images.js';
 import type { SaveDeps } from '../save/save-images.js';
 import { findingMessage, summaryMessage } from './store-check-messages.js';
+import { containerContentRpc } from './container-content-rpc.js';
 import { readUpload } from './streams.js';
 
 export interface ImageRpcDeps {
@@ -31,6 +33,7 @@ export interface ImageRpcDeps {
   readonly pusher: Pusher;
   readonly load: LoadDeps;
   readonly save: SaveDeps;
+  readonly commit: CommitDeps;
   readonly containers: ContainerLayers;
   readonly layers: LayerStore;
   readonly check: StoreCheck;
@@ -39,10 +42,12 @@ export interface ImageRpcDeps {
 
 /** ImageService over the domain. */
 export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
-  const { catalog, images, puller, pusher, load, save, containers, layers, check, manifests } = deps;
+  const { catalog, images, puller, pusher, load, save, commit, containers, layers, check, manifests } = deps;
   const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it));
 
   return serviceEntry(image.ImageServiceService, {
+    ...containerContentRpc(commit),
+
     pullImage: serverStream(async function* (request: image.PullImageRequest, { signal }: CallContext) {
       const named = parseReference(request.name);
       const reference = request.tag === '' ? named : withTagOrDigest(named, request.tag);
