@@ -71,4 +71,56 @@ describe('what runs in a container and what it uses', () => {
     const shown = await t.ok('stats', '--no-stream', '--format', '{{.Name}} {{.MemUsage}} {{.PIDs}}', 'busy');
     expect(shown).toMatch(/^busy \S+iB \/ 64MiB 2$/);
   });
+
+  it('docker update changes a running container and what is not asked for stays', async () => {
+    const limits = () =>
+      t.ok(
+        'inspect',
+        '-f',
+        '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}} {{.HostConfig.RestartPolicy.Name}}',
+        'busy',
+      );
+    const since = String(Date.now() / 1000);
+    await t.ok(
+      'update',
+      '--memory',
+      '96m',
+      '--memory-swap',
+      '192m',
+      '--cpus',
+      '0.5',
+      '--pids-limit',
+      '20',
+      '--restart',
+      'always',
+      'busy',
+    );
+    expect(await limits()).toBe(`${96 << 20} 500000000 20 always`);
+    const stats = (await send('/containers/busy/stats?stream=0&one-shot=1')).json as Stats & {
+      pids_stats: { limit: number };
+    };
+    expect([stats.memory_stats.limit, stats.pids_stats.limit]).toEqual([96 << 20, 20]);
+    await t.ok('update', '--restart', 'no', 'busy');
+    expect(await limits()).toBe(`${96 << 20} 500000000 20 no`);
+    const told = await t.ok(
+      ...['events', '--since', since, '--until', String(Date.now() / 1000 + 1)],
+      ...['--filter', 'event=update', '--format', '{{.Action}}'],
+    );
+    expect(told).toBe('update\nupdate');
+    await t.ok('update', '--memory', '32m', '--memory-swap', '64m', 'cold');
+    expect(await t.ok('inspect', '-f', '{{.HostConfig.Memory}}', 'cold')).toBe(String(32 << 20));
+  });
+
+  it.each([
+    ['busy', ['--memory', '1m'], /Minimum memory limit allowed is 6MB/],
+    ['busy', ['--memory', '500m'], /Memory limit should be smaller than already set memoryswap limit/],
+    ['busy', ['--cpu-period', '10000'], /CPU Period cannot be updated as NanoCPUs has already been set/],
+    ['busy', ['--restart', 'sometimes'], /unknown policy 'sometimes'/],
+    ['absent', ['--memory', '64m'], /No such container: absent/],
+  ])('docker update of %s refuses %j', async (name, args, message) => {
+    const before = await t.ok('inspect', '-f', '{{json .HostConfig}}', 'busy');
+    const result = await t.docker(['update', ...args, name]);
+    expect([result.code, result.stderr]).toEqual([1, expect.stringMatching(message)]);
+    expect(await t.ok('inspect', '-f', '{{json .HostConfig}}', 'busy')).toBe(before);
+  });
 });

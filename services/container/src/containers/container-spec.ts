@@ -135,7 +135,8 @@ function sharedMemory({ ipcMode, shmSizeBytes }: container.HostConfig): SpecInpu
   return { kind: 'tmpfs', sizeBytes: shmSizeBytes };
 }
 
-function limitsOf(r: container.Resources): ResourceLimits {
+/** Limits of a container in the form that the specification takes. */
+export function limitsOf(r: container.Resources): ResourceLimits {
   const throttle = (devices: container.ThrottleDevice[]): ResourceLimits['throttleReadBps'] =>
     devices.map(({ path, rate }) => ({ ...deviceNumber(path), rate }));
   return {

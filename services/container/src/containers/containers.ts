@@ -17,6 +17,7 @@ import { isLive, transition } from './state.js';
 import { Stopper, type StopOptions, type StopResult } from './stopper.js';
 import { StartBarrier } from './start-barrier.js';
 import { beginWait, type StartedWait, type WaitCondition } from './waits.js';
+import { type UpdateRequest, updateContainer } from './updater.js';
 import { Watchpoints } from './watchpoints.js';
 
 /** What `Containers` is made of; the rest of the context is its own. */
@@ -207,6 +208,11 @@ export class Containers {
     const record = this.context.store.resolve(name);
     await this.#requireTask(record).resize(width, height);
     await this.context.store.commit((batch) => batch.emit(containerResized(record.container, height, width)));
+  }
+
+  /** Change limits and restart policy. */
+  update(name: string, request: UpdateRequest): Promise<container.UpdateContainerResponse> {
+    return this.#locked(name, (record) => updateContainer(this.context, record, request));
   }
 
   wait(name: string, condition: WaitCondition, resumeAfter: number | undefined, signal: AbortSignal): StartedWait {

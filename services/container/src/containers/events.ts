@@ -15,6 +15,7 @@ export const containerCreated = (container: ShownContainer): EngineEvent => cont
 export const containerStarted = (container: ShownContainer): EngineEvent => containerEvent('start', container);
 export const containerRestarted = (container: ShownContainer): EngineEvent => containerEvent('restart', container);
 export const containerStopped = (container: ShownContainer): EngineEvent => containerEvent('stop', container);
+export const containerUpdated = (container: ShownContainer): EngineEvent => containerEvent('update', container);
 export const containerPaused = (container: ShownContainer): EngineEvent => containerEvent('pause', container);
 export const containerUnpaused = (container: ShownContainer): EngineEvent => containerEvent('unpause', container);
 export const containerOutOfMemory = (container: ShownContainer): EngineEvent => containerEvent('oom', container);

@@ -74,6 +74,12 @@ export const lifecycleRpc = (containers: Containers): Handlers => ({
     { idempotent: container.RenameContainerResponse },
   ),
 
+  updateContainer: unary(
+    ({ name, resources, restartPolicy }, { requestId }) =>
+      containers.update(name, { resources, restartPolicy, requestId }),
+    { idempotent: container.UpdateContainerResponse },
+  ),
+
   resizeContainer: unary(async ({ name, height, width }) => {
     await containers.resize(name, height, width);
     return {};

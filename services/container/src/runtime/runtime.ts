@@ -113,8 +113,8 @@ export interface RuntimeTask {
   resume(): Promise<void>;
   /** Processes in the container, in the host's pid namespace. */
   pids(): Promise<number[]>;
-  /** Change limits: `resources` is the runtime spec's LinuxResources. */
-  update(resources: object): Promise<void>;
+  /** Change limits: the runtime spec's LinuxResources. */
+  update(resourcesJson: string): Promise<void>;
   /** Run a further process. */
   exec(input: ExecTask): Promise<RuntimeExec>;
   /** A further process that was started before a restart of the service; undefined when nothing is known of it any more. */

@@ -182,12 +182,12 @@ export class ShimClient {
     return reply.processes.map((process) => process.pid);
   }
 
-  async update(resources: object): Promise<void> {
+  async update(resourcesJson: string): Promise<void> {
     const request = {
       id: this.#id,
       resources: {
         typeUrl: 'types.containerd.io/opencontainers/runtime-spec/1/LinuxResources',
-        value: Buffer.from(JSON.stringify(resources)),
+        value: Buffer.from(resourcesJson),
       },
       annotations: {},
     };

@@ -112,9 +112,9 @@ export class ShimTask implements RuntimeTask {
     return this.#parts.client.pids();
   }
 
-  async update(resources: object): Promise<void> {
+  async update(resourcesJson: string): Promise<void> {
     try {
-      await this.#parts.client.update(resources);
+      await this.#parts.client.update(resourcesJson);
     } catch (error) {
       if (isGone(error)) throw notFound(`container ${this.id} is not running`, { cause: error });
       throw conflict(error instanceof Error ? error.message : String(error), { cause: error });

@@ -281,7 +281,7 @@ describe.skipIf(missing !== undefined)('containers in shims', () => {
     await task.pause();
     await task.resume();
     expect(await task.pids()).toContain(task.pid);
-    await task.update({ memory: { limit: 64 << 20 } });
+    await task.update(JSON.stringify({ memory: { limit: 64 << 20 } }));
     await task.kill(15);
     await task.kill(9);
     await task.exited;
