@@ -26,6 +26,43 @@ function settings(file: unknown, ...argv: string[]): DaemonSettings {
 const facts = { version: '0.1.0', engineId: 'id', nats: null };
 
 describe('daemon settings', () => {
+  it('say how the registry cache is served and how large it is', () => {
+    const registryOf = (given: object) => serviceFiles(settings(given), facts)['registry-proxy'].registry;
+    expect(registryOf({})).not.toHaveProperty('serve');
+    expect(registryOf({ 'registry-cache-size': '5g', 'registry-listen': { address: '127.0.0.1:5005' } })).toMatchObject(
+      {
+        cacheBytes: 5 * 1024 ** 3,
+        serve: { host: '127.0.0.1', port: 5005 },
+      },
+    );
+    expect(registryOf({ 'registry-cache-size': 0 }).cacheBytes).toBe(0);
+    const tls = { cert: '/c', key: '/k', ca: '/ca' };
+    expect(registryOf({ 'registry-listen': { address: '[2001:db8::1]:443', tls } }).serve).toEqual({
+      host: '2001:db8::1',
+      port: 443,
+      tls: { certFile: '/c', keyFile: '/k', caFile: '/ca' },
+    });
+    expect(
+      registryOf({
+        'registry-listen': { address: '10.0.0.1:443', tls: { cert: '/c', key: '/k' }, 'token-file': '/t' },
+      }).serve,
+    ).toMatchObject({ tokenFile: '/t' });
+  });
+
+  it.each([
+    [{ 'registry-cache-size': -1 }, /registry-cache-size/],
+    [{ 'registry-cache-size': 'much' }, /registry-cache-size/],
+    [{ 'registry-listen': {} }, /registry-listen.address/],
+    [{ 'registry-listen': { address: 'localhost:5000' } }, /registry-listen.address: expected an address and a port/],
+    [{ 'registry-listen': { address: '127.0.0.1:0' } }, /registry-listen.address: expected an address and a port/],
+    [{ 'registry-listen': { address: '127.0.0.1:5000', user: 'x' } }, /unknown key registry-listen.user/],
+    [{ 'registry-listen': { address: '0.0.0.0:5000' } }, /other than loopback needs tls with a ca/],
+    [{ 'registry-listen': { address: '10.0.0.1:5000', 'token-file': '/t' } }, /other than loopback needs tls/],
+    [{ 'registry-listen': { address: '[::]:5000', tls: { cert: '/c', key: '/k' } } }, /other than loopback needs tls/],
+  ])('refuse %j', (given, message) => {
+    expect(() => settings(given)).toThrow(message);
+  });
+
   it('have defaults', () => {
     expect(settings({})).toMatchObject({
       dataRoot: '/var/lib/flotilla',

@@ -27,6 +27,38 @@ const size = z.union([
   check((text) => /^\d+(\.\d+)?\s*[kmgt]?i?b?$/i.test(text), 'expected a size like 64M'),
 ]);
 
+/** Address and port of a listener; a name could come to mean another address. */
+const hostPort = check(
+  (text) => splitHostPort(text) !== undefined,
+  'expected an address and a port, like 127.0.0.1:5000',
+);
+
+/** `127.0.0.1:5000` or `[::1]:5000`; undefined for anything else. */
+export function splitHostPort(text: string): { host: string; port: number } | undefined {
+  const [, v6, v4, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text) ?? [];
+  const host = v6 ?? v4 ?? '';
+  const port = Number(digits);
+  return isIP(host) === (v6 === undefined ? 4 : 6) && port >= 1 && port <= 65535 ? { host, port } : undefined;
+}
+
+const isLoopback = (host: string): boolean => host.startsWith('127.') || host === '::1';
+
+/** On the network, who asks must prove something, and over TLS. */
+const registryListen = z
+  .strictObject({
+    address: hostPort,
+    tls: z.optional(z.strictObject({ cert: absolutePath, key: absolutePath, ca: z.optional(absolutePath) })),
+    'token-file': z.optional(absolutePath),
+  })
+  .check(
+    z.refine(
+      ({ address, tls, 'token-file': token }) =>
+        isLoopback(splitHostPort(address)?.host ?? '') ||
+        (tls !== undefined && (tls.ca !== undefined || token !== undefined)),
+      'an address other than loopback needs tls with a ca for client certificates, or tls and a token-file',
+    ),
+  );
+
 const ulimit = z.strictObject({
   Name: z.string(),
   Soft: z.optional(z.int().check(z.gte(-1))),
@@ -35,7 +67,7 @@ const ulimit = z.strictObject({
 const runtime = z.strictObject({ path: z.string(), runtimeArgs: z.optional(strings) });
 const addressPool = z.strictObject({ base: cidr, size: z.int().check(z.gte(1), z.lte(30)) });
 
-/** The keys of daemon.json that do something here; ours are `nats`, `services` and `registry-cache-size`. */
+/** The keys of daemon.json that do something here; ours are `nats`, `services`, `registry-cache-size` and `registry-listen`. */
 export const daemonSchema = z.strictObject({
   'data-root': z.optional(absolutePath),
   'exec-root': z.optional(absolutePath),
@@ -63,6 +95,7 @@ export const daemonSchema = z.strictObject({
     }),
   ),
 
+  'registry-listen': z.optional(registryListen),
   'registry-cache-size': z.optional(z.union([z.literal(0), z.literal('0'), size])),
 
   runtimes: z.optional(z.record(z.string(), runtime)),

@@ -25,5 +25,16 @@ export const registryBlock = () =>
     uploadChunkBytes: z.optional(z.int()),
     /** What interrupted transfers may leave to be resumed. */
     partialBytes: z.optional(z.int()),
+    /** Where the cache serves the read side of the distribution API; absent: nowhere. */
+    serve: z.optional(
+      z.strictObject({
+        host: z.string(),
+        port: z.int(),
+        /** `caFile`: only clients with a certificate of it are served. */
+        tls: z.optional(z.strictObject({ certFile: z.string(), keyFile: z.string(), caFile: z.optional(z.string()) })),
+        /** Holds what clients must show. */
+        tokenFile: z.optional(z.string()),
+      }),
+    ),
     proxies: z.optional(z.strictObject({ httpProxy: z.string(), httpsProxy: z.string(), noProxy: z.string() })),
   });

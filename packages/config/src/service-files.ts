@@ -2,6 +2,8 @@ import { join } from 'node:path';
 import { invalidArgument } from '@flotilla/errors';
 import { serviceNames } from './base-config.js';
 import type { NatsSettings, ServiceName } from './base-config.js';
+import { splitHostPort } from './daemon-keys.js';
+import type { DaemonFile } from './daemon-keys.js';
 import type { DaemonSettings } from './daemon-settings.js';
 import type { ServiceConfigs } from './service-config.js';
 
@@ -140,6 +142,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
           ? {}
           : { maxDownloadAttempts: given['max-download-attempts'] }),
         ...(given['registry-cache-size'] === undefined ? {} : { cacheBytes: bytesOf(given['registry-cache-size']) }),
+        ...(given['registry-listen'] === undefined ? {} : { serve: distributionListen(given['registry-listen']) }),
         ...(given.proxies === undefined ? {} : { proxies: proxiesOf(given.proxies) }),
       },
     },
@@ -160,6 +163,17 @@ function proxiesOf(given: NonNullable<DaemonSettings['given']['proxies']>) {
     httpProxy: given['http-proxy'] ?? '',
     httpsProxy: given['https-proxy'] ?? '',
     noProxy: given['no-proxy'] ?? '',
+  };
+}
+
+function distributionListen({ address, tls, 'token-file': tokenFile }: NonNullable<DaemonFile['registry-listen']>) {
+  const { host = '', port = 0 } = splitHostPort(address) ?? {};
+  const ca = tls?.ca === undefined ? {} : { caFile: tls.ca };
+  return {
+    host,
+    port,
+    ...(tls === undefined ? {} : { tls: { certFile: tls.cert, keyFile: tls.key, ...ca } }),
+    ...(tokenFile === undefined ? {} : { tokenFile }),
   };
 }
 

@@ -28,6 +28,7 @@ export interface ConfigServiceOptions {
   participant: ConfigParticipant | undefined;
   details: (() => Promise<ServiceDetails>) | undefined;
   flushEvents: (() => Promise<string>) | undefined;
+  ownMetrics: (() => Promise<readonly string[]>) | undefined;
 }
 
 /** `flotilla.config.v1.ConfigService`, which every process serves. */
@@ -55,7 +56,10 @@ export function configEntry(options: ConfigServiceOptions): ServiceEntry {
       const { service, version, engineId } = options;
       return { service, version, pid: process.pid, engineId, outboxPending, components, warnings };
     }),
-    getMetrics: unary(() => Promise.resolve({ text: options.metrics.render(options.service) })),
+    getMetrics: unary(async () => {
+      const own = (await options.ownMetrics?.()) ?? [];
+      return { text: options.metrics.render(options.service) + own.map((line) => `${line}\n`).join('') };
+    }),
     flushEvents: unary(async () => {
       if (options.flushEvents === undefined) throw unavailable(`${options.service} publishes no events`);
       return { lastEventId: await options.flushEvents() };

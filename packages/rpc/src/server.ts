@@ -38,6 +38,8 @@ export interface ServeOptions {
   readonly details?: () => Promise<ServiceDetails>;
   /** Publishes every event committed so far and returns the last event's id. */
   readonly flushEvents?: () => Promise<string>;
+  /** Lines of the Prometheus text format beside those that every process has. */
+  readonly ownMetrics?: () => Promise<readonly string[]>;
   /** Descriptor set for reflection, read when asked for; `flotilla.binpb` beside the program when absent. */
   readonly descriptorSet?: string;
   /** How long running unary calls may take to end at shutdown; 3 s when absent. Streams are ended at once. */
@@ -80,6 +82,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       participant: options.config,
       details: options.details,
       flushEvents: options.flushEvents,
+      ownMetrics: options.ownMetrics,
     }),
   ];
   const descriptorSet = options.descriptorSet ?? join(dirname(process.argv[1] ?? '.'), 'flotilla.binpb');

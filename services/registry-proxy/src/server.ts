@@ -9,6 +9,7 @@ import { BlobCache } from './blobs/blob-cache.js';
 import { BlobTransfers } from './blobs/blob-transfers.js';
 import { BlobWriters } from './blobs/blob-writer.js';
 import { CacheIndex } from './cache/cache-index.js';
+import { cacheMetrics } from './cache/cache-metrics.js';
 import { CachedManifests } from './cache/cached-manifests.js';
 import { registrySettings } from './config.js';
 import type { RegistrySettings } from './config.js';
@@ -61,14 +62,22 @@ export async function startRegistryProxyService(
     chunkBytes: settings.uploadChunkBytes,
     commitTimeoutMs: commitPatience * settings.headersTimeoutMs,
   };
+  let distribution: AsyncDisposable | undefined;
   const dispose = async (): Promise<void> => {
     clearInterval(evicting);
+    await distribution?.[Symbol.asyncDispose]();
     await writers[Symbol.asyncDispose]();
     await transport[Symbol.asyncDispose]();
     await cache.settled();
     await index[Symbol.asyncDispose]();
   };
   try {
+    if (settings.serve !== undefined) {
+      // Loaded only where it is wanted.
+      const { serveDistribution } = await import('./distribution/distribution-server.js');
+      distribution = await serveDistribution(settings.serve, { client, manifests, transfers, cache, log });
+      log.info({ address: `${settings.serve.host}:${settings.serve.port}` }, 'serving the cache as a registry');
+    }
     const server = await serve({
       listen: config.listen,
       services: [registryRpc({ endpoints, client, manifests, transfers, cache, uploads, exchangeDir })],
@@ -76,6 +85,7 @@ export async function startRegistryProxyService(
       service: 'registry-proxy',
       version: config.version,
       engineId: config.engineId,
+      ownMetrics: async () => cacheMetrics(await cache.usage(), client.openCircuits),
       config: {
         prepare: (json) => {
           const next = registrySettings(parseServiceConfig('registry-proxy', json, 'the new configuration'));

@@ -9,6 +9,8 @@ import { containerSizes } from './container-routes.js';
 import { BULK_MS, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
 
+/** The cache is a detail of the answer: it is not waited for longer. */
+const CACHE_MS = 5_000;
 const TYPES = ['container', 'image', 'volume', 'build-cache'];
 
 /** `GET /system/df`: what everything takes on the disk. */
@@ -29,13 +31,12 @@ export async function diskUsage(context: GatewayContext, call: ApiCall): Promise
   });
 }
 
-async function imageUsage(
-  { model, peers }: GatewayContext,
-  call: ApiCall,
-): Promise<{ LayersSize: number; Images: unknown[] }> {
-  const [objects, usage] = await Promise.all([
+async function imageUsage(context: GatewayContext, call: ApiCall): Promise<{ LayersSize: number; Images: unknown[] }> {
+  const { model, peers } = context;
+  const [objects, usage, cachedBytes] = await Promise.all([
     model.listImages(),
     peers.image.getImageUsage({}, reading(call, BULK_MS)),
+    registryCacheBytes(context, call),
   ]);
   const byId = new Map(usage.images.map((entry) => [entry.id, entry]));
   const shapes = objects.map((object) => {
@@ -46,7 +47,19 @@ async function imageUsage(
       Containers: Number(own?.containers ?? BigInt(object.heldBy.length)),
     };
   });
-  return { LayersSize: Number(usage.layersSizeBytes), Images: shapes };
+  return { LayersSize: Number(usage.layersSizeBytes) + cachedBytes, Images: shapes };
+}
+
+/** Interrupted pulls and cached blobs of no image: part of what images take, and reclaimable. Nothing while registry-proxy is away. */
+async function registryCacheBytes({ peers, log }: GatewayContext, call: ApiCall): Promise<number> {
+  try {
+    const { ownBytes, partialBytes } = await peers.registry.getCacheUsage({}, reading(call, CACHE_MS));
+    return Number(ownBytes + partialBytes);
+  } catch (err) {
+    call.signal.throwIfAborted();
+    log.warn({ err }, 'usage of the registry cache not known');
+    return 0;
+  }
 }
 
 async function containerUsage({ model, peers }: GatewayContext, call: ApiCall): Promise<ContainerSummary[]> {

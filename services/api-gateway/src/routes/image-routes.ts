@@ -10,7 +10,7 @@ import {
 import { invalidArgument, notFound, unimplemented } from '@flotilla/errors';
 import { familiarName, isNameOnly, parseReference, withTagOrDigest } from '@flotilla/oci';
 import type { ImageManifestSummary } from '@flotilla/docker-api';
-import type { common, image } from '@flotilla/proto';
+import type { common, image, registry } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
 import type { Route } from '../http/route-table.js';
 import { imageFilterKeys, selectImages } from '../model/image-filters.js';
@@ -66,12 +66,19 @@ export function imageRoutes(context: GatewayContext): Route[] {
       since: v(1, 25),
       handler: async (call) => {
         const { filters, until, labels, excludedLabels } = pruneSelection(call, ['dangling', 'until']);
+        const dangling = booleanFilter(filters, 'dangling') ?? true;
         const { removed, reclaimedBytes, revision } = await peers.image.pruneImages(
-          { dangling: booleanFilter(filters, 'dangling') ?? true, until, labels, excludedLabels },
+          { dangling, until, labels, excludedLabels },
           changing(call, BULK_MS),
         );
+        // What has no labels is not chosen by labels.
+        const isByLabel = labels.length + excludedLabels.length > 0;
+        const cached = isByLabel ? 0n : await pruneCache(context, call, { completeBlobs: !dangling, until });
         await settle(revision);
-        call.json(200, { ImagesDeleted: removed.map(removedShape), SpaceReclaimed: Number(reclaimedBytes) });
+        call.json(200, {
+          ImagesDeleted: removed.map(removedShape),
+          SpaceReclaimed: Number(reclaimedBytes + cached),
+        });
       },
     },
     { method: 'GET', path: '/images/{name...}/json', handler: (call) => inspect(context, call) },
@@ -142,6 +149,20 @@ export function imageRoutes(context: GatewayContext): Route[] {
       handler: (call) => inspectDistribution(context, call),
     },
   ];
+}
+
+/** Interrupted pulls, and with all unused images the cached blobs of none. The images are gone: a failure is no reason to say otherwise. */
+async function pruneCache(
+  { peers, log }: GatewayContext,
+  call: ApiCall,
+  request: registry.PruneCacheRequest,
+): Promise<bigint> {
+  try {
+    return (await peers.registry.pruneCache(request, changing(call))).reclaimedBytes;
+  } catch (err) {
+    log.warn({ err }, 'registry cache not pruned');
+    return 0n;
+  }
 }
 
 const streaming = (call: ApiCall): { requestId: string; signal: AbortSignal } => ({

@@ -57,6 +57,13 @@ export class BlobTransfers {
     }
   }
 
+  /** Size of a blob that the registry lets the caller read, without fetching it; undefined if the registry does not say. */
+  async sizeOf(request: BlobRequest, signal: AbortSignal): Promise<number | undefined> {
+    const cached = await this.#deps.cache.size(request.digest);
+    const stated = await this.#checkAccess(request, signal);
+    return cached ?? stated;
+  }
+
   async #bring(request: BlobRequest, report: Report, signal: AbortSignal): Promise<BlobResult> {
     const access = `${repositoryName(request.repository)} ${fingerprint(request.credentials)}`;
     for (;;) {
@@ -113,10 +120,14 @@ export class BlobTransfers {
     });
   }
 
-  async #checkAccess({ repository, digest, credentials }: BlobRequest, signal: AbortSignal): Promise<void> {
+  /** Gives the size that the registry stated, if it could be asked and did. */
+  async #checkAccess(
+    { repository, digest, credentials }: BlobRequest,
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
     const { client, access } = this.#deps;
     const wasAllowed = await access.isAllowed(repository, credentials, digest);
-    const ask = async (registry: ReachedRegistry): Promise<void> => {
+    const ask = async (registry: ReachedRegistry): Promise<number | undefined> => {
       const response = await client.request(registry, {
         method: 'HEAD',
         path: `${repository.path}/blobs/${digest}`,
@@ -126,13 +137,17 @@ export class BlobTransfers {
         signal,
       });
       await discard(response.body);
+      const length = response.headers.get('content-length');
+      return length === undefined ? undefined : Number(length);
     };
     try {
-      await client.withRegistry(repository.domain, signal, ask, { canDoWithout: wasAllowed });
+      const size = await client.withRegistry(repository.domain, signal, ask, { canDoWithout: wasAllowed });
       await access.allow(repository, credentials, digest);
+      return size;
     } catch (error) {
       signal.throwIfAborted();
       if (!wasAllowed || !isOutage(error)) throw error;
+      return undefined;
     }
   }
 }
