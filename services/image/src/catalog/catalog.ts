@@ -62,6 +62,8 @@ interface Entry {
   record: ImageRecord;
   config: ImageConfig;
   references: Map<string, Reference>;
+  /** The references by their names; undefined when they have changed. */
+  sorted: readonly (readonly [string, Reference])[] | undefined;
   leases: Map<string, LeaseRecord>;
 }
 
@@ -355,7 +357,7 @@ export class Catalog {
       return;
     }
     const config = parseImageConfig(Buffer.from(record.configJson));
-    const entry: Entry = { record, config, references: new Map(), leases: new Map() };
+    const entry: Entry = { record, config, references: new Map(), sorted: undefined, leases: new Map() };
     for (const lease of this.#leases.values()) {
       if (lease.imageId === record.id) entry.leases.set(lease.containerId, lease);
     }
@@ -374,19 +376,43 @@ export class Catalog {
 
   #setName(reference: Reference, imageIds: readonly Digest[]): void {
     const key = canonicalString(reference);
-    for (const id of this.#references.get(key)?.imageIds ?? []) this.#images.get(id)?.references.delete(key);
+    for (const id of this.#references.get(key)?.imageIds ?? []) {
+      const entry = this.#images.get(id);
+      if (entry?.references.delete(key) === true) entry.sorted = undefined;
+    }
     if (imageIds.length === 0) {
       this.#references.delete(key);
       return;
     }
     this.#references.set(key, { reference, imageIds });
-    for (const id of imageIds) this.#images.get(id)?.references.set(key, reference);
+    for (const id of imageIds) {
+      const entry = this.#images.get(id);
+      if (entry === undefined) continue;
+      entry.references.set(key, reference);
+      entry.sorted = undefined;
+    }
   }
 
-  #view({ record, config, references, leases }: Entry): CatalogImage {
-    const sorted = [...references].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, reference]) => reference);
-    const secondary = sorted.filter((reference) => this.named(reference) !== record.id);
-    return { record, config, references: sorted, secondary, leases: [...leases.values()] };
+  /** Names are sorted when somebody asks: an image may have thousands, and each of them comes with a change. */
+  #view(entry: Entry): CatalogImage {
+    const { record, config, leases } = entry;
+    const sorted = (): readonly (readonly [string, Reference])[] =>
+      (entry.sorted ??= [...entry.references].sort(([a], [b]) => (a < b ? -1 : 1)));
+    const isSecondary = (key: string): boolean => {
+      const imageIds = this.#references.get(key)?.imageIds ?? [];
+      return imageIds.length > 1 && this.#best(imageIds, host) !== record.id;
+    };
+    return {
+      record,
+      config,
+      get references() {
+        return sorted().map(([, reference]) => reference);
+      },
+      get secondary() {
+        return sorted().flatMap(([key, reference]) => (isSecondary(key) ? [reference] : []));
+      },
+      leases: [...leases.values()],
+    };
   }
 
   #addLease(lease: LeaseRecord): void {
