@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   dockerArchive,
@@ -9,6 +9,7 @@ import {
   plainTar,
   sha256,
   startDockerd,
+  waitFor,
   type DockerdPeer,
   type FixtureImage,
 } from '@flotilla/testkit';
@@ -233,5 +234,45 @@ describe('images as archives', () => {
       await t.ok('image', 'prune', '-f');
       await t.ok('rmi', 'frozen:1');
     });
+
+    it.each(['container', 'image', 'api-gateway'])(
+      'commit while %s is killed: nothing half-made, nothing frozen, and it succeeds when it is repeated',
+      async (service) => {
+        await t.ok(
+          'run',
+          '-d',
+          '--name',
+          'killed',
+          'busybox',
+          'sh',
+          '-c',
+          'head -c 30000000 /dev/urandom >/f; sleep 1000',
+        );
+        await waitFor(async () => (await t.ok('exec', 'killed', 'stat', '-c', '%s', '/f')) === '30000000', {
+          what: 'the file in the container',
+        });
+        const status = () => t.ok('inspect', '-f', '{{.State.Status}}', 'killed');
+        const images = await t.ok('images', '-aq', '--no-trunc');
+        const committing = t.docker(['commit', 'killed', 'killed:1']);
+        await waitFor(async () => (await status()) === 'paused', { what: 'the freeze', intervalMs: 5 });
+        const pid = (await t.engine.services()).find((it) => it.service === service)?.pid ?? 0;
+        process.kill(pid, 'SIGKILL');
+        const first = await committing;
+        await waitFor(
+          async () => (await t.engine.services()).every((it) => it.health === 'SERVING' && it.pid !== pid),
+          { what: `${service} to come back`, timeoutMs: 30_000 },
+        );
+        await waitFor(async () => (await status()) === 'running', { what: 'the thaw' });
+        // The gateway repeats it for a client that is still there; without one it is ended.
+        if (service !== 'api-gateway') expect(first).toMatchObject({ code: 0 });
+        if (first.code !== 0) expect(await t.ok('images', '-aq', '--no-trunc')).toBe(images);
+        await t.ok('commit', 'killed', 'killed:1');
+        expect(await t.ok('run', '--rm', 'killed:1', 'stat', '-c', '%s', '/f')).toBe('30000000');
+        expect(readdirSync(`${t.engine.dataRoot}/image/incoming`)).toEqual([]);
+        await t.ok('rm', '-f', 'killed');
+        await t.ok('rmi', '-f', 'killed:1');
+        await t.ok('image', 'prune', '-f');
+      },
+    );
   });
 });

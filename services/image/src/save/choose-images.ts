@@ -1,4 +1,4 @@
-import { invalidArgument, isEngineError, notFound } from '@flotilla/errors';
+import { invalidArgument, notFound } from '@flotilla/errors';
 import {
   canonicalString,
   familiarName,
@@ -18,7 +18,8 @@ export interface ChosenImage {
 
 /**
  * What the names of a save mean (moby image/tarexport): a repository without a tag is all its tags, an id or a digest
- * brings no tag along. Each image is chosen once, in the order of the names.
+ * brings no tag along. Each image is chosen once, in the order of the names. Of several platforms under one name it is
+ * those that are wanted, or this machine's when none are.
  *
  * @throws EngineError `notFound` `No such image: x`; `invalidArgument` for no names at all.
  */
@@ -34,18 +35,26 @@ export function chooseImages(
     chosen.set(image.record.id, known);
     if (tag !== undefined && tag.digest === undefined) known.tags.set(canonicalString(tag), tag);
   };
+  const isWanted = ({ config }: CatalogImage): boolean =>
+    platforms.some((wanted) => platformMatches(wanted, config.platform));
   for (const name of names) {
     const tagged = repositoryTags(catalog, name);
-    for (const { image, tag } of tagged) {
-      refuseOtherPlatform(image, name, platforms);
-      choose(image, tag);
-    }
-    if (tagged.length > 0) continue;
-    const image = resolveFor(catalog, name, platforms);
     const parsed = parseAnyReference(name);
     // What was found by the start of its id has no such tag.
     const tag = parsed.kind === 'name' && parsed.reference.tag !== undefined ? parsed.reference : undefined;
-    choose(image, tag);
+    const found =
+      tagged.length > 0
+        ? tagged.filter((it) => (platforms.length > 0 ? isWanted(it.image) : !it.image.secondary.includes(it.tag)))
+        : (platforms.length > 0 ? catalog.resolveAll(name).filter(isWanted) : [catalog.resolve(name)]).map((image) => ({
+            image,
+            tag,
+          }));
+    if (found.length === 0) {
+      // Says which platform is there instead.
+      if (tagged.length === 0) catalog.resolve(name, platforms[0]);
+      throw notFound(`No such image: ${name} for the requested platform`);
+    }
+    for (const { image, tag: own } of found) choose(image, own);
   }
   return [...chosen.values()].map(({ image, tags }) => ({ image, tags: [...tags.values()] }));
 }
@@ -63,24 +72,4 @@ function repositoryTags(catalog: Catalog, name: string): { image: CatalogImage; 
         .map((tag) => ({ image, tag })),
     )
     .sort((a, b) => (canonicalString(a.tag) < canonicalString(b.tag) ? -1 : 1));
-}
-
-/** The image in one of the platforms; in whichever it is when none is wanted. */
-function resolveFor(catalog: Catalog, name: string, platforms: readonly Platform[]): CatalogImage {
-  if (platforms.length === 0) return catalog.resolve(name);
-  let failure: unknown;
-  for (const platform of platforms) {
-    try {
-      return catalog.resolve(name, platform);
-    } catch (error) {
-      if (!isEngineError(error, 'notFound')) throw error;
-      failure ??= error;
-    }
-  }
-  throw failure;
-}
-
-function refuseOtherPlatform(image: CatalogImage, name: string, platforms: readonly Platform[]): void {
-  if (platforms.length === 0 || platforms.some((wanted) => platformMatches(wanted, image.config.platform))) return;
-  throw notFound(`No such image: ${name} for the requested platform`);
 }
