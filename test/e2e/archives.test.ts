@@ -1,6 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { join } from 'node:path';
 import {
   dockerArchive,
@@ -14,6 +16,7 @@ import {
   type FixtureImage,
 } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { enterNamespace } from './enter-namespace.js';
 import { runCommand, startTestEngine, type TestEngine } from './test-engine.js';
 
 const cacheDirectory = join(import.meta.dirname, '../../.cache');
@@ -101,6 +104,51 @@ describe('images as archives', () => {
     expect(await t.ok('load', '-i', oci ?? '')).toBe('Loaded image: localhost/by:oci');
     expect(await t.ok('inspect', '-f', '{{.Id}}', 'by:docker')).toBe(t.busybox.id);
     await t.ok('rmi', 'by:docker', 'localhost/by:oci');
+  });
+
+  it('imports from a URL, compressed in every way, and says what it could not get', async () => {
+    using _inside = enterNamespace(t.namespace);
+    const tar = t.busybox.layers[0]?.tar ?? Buffer.alloc(0);
+    const packed = (program: string): Buffer =>
+      execFileSync(program, ['-c'], { input: tar, maxBuffer: 1 << 28, stdio: ['pipe', 'pipe', 'pipe'] });
+    const server = createServer((req, res) => {
+      const path = req.url ?? '';
+      if (path === '/moved') res.writeHead(302, { Location: '/gzip' }).end();
+      else if (path === '/cut')
+        res.writeHead(200, { 'Content-Length': tar.length }).write(tar.subarray(0, 9000), () => res.destroy());
+      else if (path === '/login' && req.headers.authorization !== 'Basic dTpzZWNyZXQ=') res.writeHead(401).end();
+      else if (path === '/tar' || path === '/login') res.end(tar);
+      else if (/^\/(gzip|bzip2|xz|zstd)$/.test(path)) res.end(packed(path.slice(1)));
+      else res.writeHead(404).end();
+    });
+    server.listen(8099, '127.0.0.1');
+    await once(server, 'listening');
+    try {
+      const ids = new Set<string>();
+      for (const path of ['tar', 'gzip', 'bzip2', 'xz', 'zstd', 'moved', 'login']) {
+        const login = path === 'login' ? 'u:secret@' : '';
+        const out = await t.ok('import', `http://${login}127.0.0.1:8099/${path}`, `from-url:${path}`);
+        expect(out).toContain(`Downloading from http://127.0.0.1:8099/${path}`);
+        ids.add(await t.ok('inspect', '-f', '{{json .RootFS.Layers}} {{.Parent}}', `from-url:${path}`));
+      }
+      expect([...ids]).toEqual([`["${t.busybox.layers[0]?.diffId}"] `]);
+      expect(await t.ok('history', '--format', '{{.Comment}}', 'from-url:login')).toBe(
+        'Imported from http://127.0.0.1:8099/login',
+      );
+      for (const [url, phrase] of [
+        ['http://127.0.0.1:8099/absent', 'Got HTTP status code >= 400: 404'],
+        ['http://127.0.0.1:1/', 'connection refused'],
+        ['http://127.0.0.1:8099/cut', ''],
+      ] as const) {
+        const refused = await t.docker(['import', url, 'not:made']);
+        expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining(phrase) as string]);
+      }
+      expect(await t.ok('images', '-q', 'not')).toBe('');
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+    await t.ok('rmi', ...(await t.ok('images', '--format', '{{.Repository}}:{{.Tag}}', 'from-url')).split('\n'));
   });
 
   describe('of containers', () => {

@@ -80,7 +80,7 @@ export async function startRegistryProxyService(
     }
     const server = await serve({
       listen: config.listen,
-      services: [registryRpc({ endpoints, client, manifests, transfers, cache, uploads, exchangeDir })],
+      services: [registryRpc({ transport, endpoints, client, manifests, transfers, cache, uploads, exchangeDir })],
       log,
       service: 'registry-proxy',
       version: config.version,

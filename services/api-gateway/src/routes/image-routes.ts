@@ -6,8 +6,10 @@ import {
   decodeRegistryAuth,
   integerValue,
   parseFilters,
+  progressBar,
+  renderProgress,
 } from '@flotilla/docker-api';
-import { invalidArgument, notFound, unimplemented } from '@flotilla/errors';
+import { invalidArgument, notFound } from '@flotilla/errors';
 import { familiarName, isNameOnly, parseReference, withTagOrDigest } from '@flotilla/oci';
 import type { ImageManifestSummary } from '@flotilla/docker-api';
 import type { common, image, registry } from '@flotilla/proto';
@@ -27,6 +29,9 @@ import { nowNs, pruneSelection } from './prune-filters.js';
 
 /** How many deaths of the image service one pull or push goes on after. */
 const REPEATS = 3;
+
+/** Between two lines of progress of a download. */
+const DOWNLOAD_TOLD_MS = 250;
 
 /** The endpoints of images. */
 export function imageRoutes(context: GatewayContext): Route[] {
@@ -324,7 +329,7 @@ async function importImage({ peers, model }: GatewayContext, call: ApiCall): Pro
   const { query } = call;
   const source = query.get('fromSrc') ?? '';
   if (source === '') throw invalidArgument('either fromImage or fromSrc is needed');
-  if (source !== '-') throw unimplemented('import from a URL is not implemented: fetch it and send it as the body');
+  const url = source === '-' ? undefined : sourceUrl(source);
   let repository = query.get('repo') ?? '';
   let tag = query.get('tag') ?? '';
   if (repository !== '') {
@@ -342,17 +347,56 @@ async function importImage({ peers, model }: GatewayContext, call: ApiCall): Pro
       .flatMap((text) => text.split('\n'))
       .filter((line) => line !== ''),
     platform: platformOf(query.get('platform')),
-    source,
+    // What stands before the `@` of a URL is nobody's business.
+    source: url === undefined ? source : withoutLogin(url),
   };
   async function* requests(): AsyncGenerator<image.ImportImageRequest> {
     yield { frame: { $case: 'start', value: start } };
-    for await (const chunk of call.body()) yield { frame: { $case: 'data', value: chunk } };
+    const data = url === undefined ? call.body() : download(peers, call, url);
+    for await (const chunk of data) yield { frame: { $case: 'data', value: chunk } };
   }
   const { imageId, revision } = await peers.image.importImage(requests(), streaming(call));
   await model.images.reached(revision);
-  call.startJsonStream();
+  if (!call.isJsonStream) call.startJsonStream();
   await call.write(`${JSON.stringify({ status: imageId })}\r\n`);
   call.end();
+}
+
+/** As dockerd, a source without a scheme is a host and a path. */
+function sourceUrl(text: string): URL {
+  try {
+    return new URL(/^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`);
+  } catch (cause) {
+    throw invalidArgument(`parse "${text.slice(0, 200)}": invalid URL`, { cause });
+  }
+}
+
+function withoutLogin(url: URL): string {
+  const shown = new URL(url);
+  shown.username = '';
+  shown.password = '';
+  return shown.href;
+}
+
+/** The bytes of a URL, read by registry-proxy; the client sees how far it has come. */
+async function* download(peers: GatewayContext['peers'], call: ApiCall, url: URL): AsyncGenerator<Buffer> {
+  let current = 0;
+  let total = 0;
+  let toldAtMs = 0;
+  for await (const { data, totalBytes } of peers.registry.fetchUrl({ url: url.href }, { signal: call.signal })) {
+    if (!call.isJsonStream) {
+      call.startJsonStream();
+      await call.write(renderProgress({ status: `Downloading from ${withoutLogin(url)}` }));
+      total = Number(totalBytes);
+    }
+    if (data.length === 0) continue;
+    yield Buffer.from(data.buffer, data.byteOffset, data.length);
+    current += data.length;
+    if (Date.now() - toldAtMs < DOWNLOAD_TOLD_MS) continue;
+    toldAtMs = Date.now();
+    const detail = { current, ...(total === 0 ? {} : { total }) };
+    await call.write(renderProgress({ status: 'Importing', progressDetail: detail, progress: progressBar(detail) }));
+  }
 }
 
 async function push({ peers, model }: GatewayContext, call: ApiCall): Promise<void> {

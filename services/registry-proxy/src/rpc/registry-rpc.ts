@@ -29,11 +29,14 @@ import { authenticate } from '../upstream/login.js';
 import { listTags } from '../upstream/tags.js';
 import type { AnsweredManifest, CachedManifests } from '../cache/cached-manifests.js';
 import type { ManifestRequest } from '../upstream/manifests.js';
+import type { HttpTransport } from '../upstream/http-transport.js';
 import type { RegistryClient } from '../upstream/registry-client.js';
 import { toPullError } from '../upstream/registry-error.js';
+import { fetchUrl } from './fetch-url.js';
 import { latestThenEnd } from './latest-then-end.js';
 
 export interface RegistryRpcDeps {
+  readonly transport: HttpTransport;
   readonly uploads: UploadDeps;
   readonly exchangeDir: string;
   readonly endpoints: Endpoints;
@@ -45,7 +48,7 @@ export interface RegistryRpcDeps {
 
 /** RegistryService over the proxy's parts. */
 export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
-  const { endpoints, client, manifests, transfers, cache, uploads, exchangeDir } = deps;
+  const { transport, endpoints, client, manifests, transfers, cache, uploads, exchangeDir } = deps;
 
   const resolve = async (request: ManifestRequest): Promise<AnsweredManifest> => {
     try {
@@ -107,6 +110,8 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
       if (credentials === undefined) throw invalidArgument('no credentials given');
       return { status: 'Login Succeeded', identityToken: await authenticate(client, credentials, signal) };
     }),
+
+    fetchUrl: serverStream(({ url }: registry.FetchUrlRequest, { signal }) => fetchUrl(transport, url, signal)),
 
     inspectDistribution: unary(async (request: registry.InspectDistributionRequest, { signal }) => {
       const wanted = manifestRequest(request, signal);
