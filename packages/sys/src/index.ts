@@ -18,7 +18,7 @@ export type { BindMountOptions, MountEntry, Propagation } from './mounts.js';
 export { chdir, chroot, fchdir, setns, umask, unshare } from './namespaces.js';
 export { mountOverlay } from './overlay.js';
 export type { OverlayMount } from './overlay.js';
-export { duplicateFd, pipe2, setPipeSize } from './pipes.js';
+export { POLLIN, POLLOUT, duplicateFd, pipe2, poll, setPipeSize, spliceToPipe } from './pipes.js';
 export type { Pipe } from './pipes.js';
 export { processStartTime } from './processes.js';
 export { SysError, errnoName, hasCode } from './sys-error.js';

@@ -34,7 +34,11 @@ import {
   mount,
   mountOverlay,
   parseMountLine,
+  POLLIN,
+  POLLOUT,
   pipe2,
+  poll,
+  spliceToPipe,
   processStartTime,
   readMounts,
   setPipeSize,
@@ -162,6 +166,41 @@ describe('pipes', () => {
     closeSync(readFd);
     closeSync(writeFd);
     expect(codeOf(() => setPipeSize(readFd, 4096))).toBe('EBADF');
+  });
+});
+
+describe('spliceToPipe and poll', () => {
+  it('move a file into a pipe as far as it has room, and tell who is ready', () => {
+    const path = join(base, 'spliced');
+    writeFileSync(path, 'x'.repeat(10_000));
+    const file = openSync(path, 'r');
+    const { readFd, writeFd } = pipe2();
+    setPipeSize(readFd, 4096);
+    expect(spliceToPipe(file, writeFd, 3000)).toBe(3000);
+    const buffer = Buffer.alloc(10_000);
+    expect(readSync(readFd, buffer)).toBe(3000);
+    const moved = spliceToPipe(file, writeFd, 10_000) ?? 0;
+    expect(moved).toBeGreaterThan(0);
+    expect(spliceToPipe(file, writeFd, 10_000)).toBeUndefined();
+    const ends = [
+      { fd: readFd, events: POLLIN },
+      { fd: writeFd, events: POLLOUT },
+      { fd: -1, events: POLLIN },
+    ];
+    expect(poll(ends)).toEqual([true, false, false]);
+    expect(readSync(readFd, buffer)).toBe(moved);
+    expect(poll(ends)).toEqual([false, true, false]);
+    let total = 3000 + moved;
+    for (let more = spliceToPipe(file, writeFd, 10_000); more !== 0; more = spliceToPipe(file, writeFd, 10_000)) {
+      if (more === undefined) readSync(readFd, buffer);
+      else total += more;
+    }
+    expect(total).toBe(10_000);
+    closeSync(readFd);
+    writeFileSync(path, 'more', { flag: 'a' });
+    expect(codeOf(() => spliceToPipe(file, writeFd, 1))).toBe('EPIPE');
+    closeSync(writeFd);
+    closeSync(file);
   });
 });
 

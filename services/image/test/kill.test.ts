@@ -22,11 +22,11 @@ it('an image service killed at any moment leaves nothing half-made, and the same
   await using registry = await startRegistry({ directory: join(scratch.path, 'registry'), port: await freePort() });
   await using faults = await startFaultProxy(registry.address);
   await using engine = await Engine.start();
-  const layers = Array.from({ length: 4 }, (_, at) => gzipLayer(plainTar([[`file${at}`, randomBytes(700_000)]])));
+  const layers = Array.from({ length: 4 }, (_, at) => gzipLayer(plainTar([[`file${at}`, randomBytes(1_300_000)]])));
   const image = makeImage(layers);
   await registry.push(image, 'web', 'latest');
   const name = `${faults.address}/web`;
-  faults.decide = ({ path }) => (path.includes('/blobs/') ? { kind: 'slow', bytesPerSecond: 3_000_000 } : undefined);
+  faults.decide = ({ path }) => (path.includes('/blobs/') ? { kind: 'slow', bytesPerSecond: 5_000_000 } : undefined);
   await engine.stopImage();
 
   const entries = (directory: string) =>

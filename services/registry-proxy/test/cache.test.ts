@@ -64,7 +64,7 @@ const fetchBlob = (digest: string, repository = 'web', credentials?: common.Regi
   fetchAll(
     proxy.client.fetchBlob({
       ...{ repository: `${faults.address}/${repository}`, digest, credentials, urls: [], exchangeName: '' },
-      ...{ sizeBytes: 0n, stream: true },
+      ...{ sizeBytes: 0n, stream: true, follow: false },
     }),
   );
 /** The manifest and every blob of it, as a pull brings them. */
@@ -240,7 +240,13 @@ describe('the cache', () => {
     const request = { repository: `${faults.address}/private`, digest: layer(0).digest, urls: [], exchangeName: '' };
     const ask = (credentials?: common.RegistryCredentials) =>
       fetchAll(
-        proxy.client.fetchBlob({ ...request, sizeBytes: BigInt(layer(0).blob.length), stream: true, credentials }),
+        proxy.client.fetchBlob({
+          ...request,
+          sizeBytes: BigInt(layer(0).blob.length),
+          stream: true,
+          follow: false,
+          credentials,
+        }),
       );
     await expect(ask()).rejects.toMatchObject({ kind: 'unauthenticated' });
     expect((await ask(alice)).data.equals(layer(0).blob)).toBe(true);
@@ -268,7 +274,7 @@ describe('interrupted transfers', () => {
       proxy.client.fetchBlob(
         {
           ...{ repository: `${faults.address}/web`, digest: layer(2).digest, credentials: undefined, urls: [] },
-          ...{ exchangeName: '', sizeBytes: BigInt(layer(2).blob.length), stream: true },
+          ...{ exchangeName: '', sizeBytes: BigInt(layer(2).blob.length), stream: true, follow: false },
         },
         { signal: leave.signal },
       ),

@@ -68,7 +68,16 @@ const manifest = (repository: string, reference = 'latest') =>
 const blob = (repository: string, digest = image.layers[0]?.digest ?? '') =>
   fetchAll(
     proxy.client.fetchBlob({
-      ...{ repository, digest, sizeBytes: 0n, credentials: undefined, urls: [], stream: true, exchangeName: '' },
+      ...{
+        repository,
+        digest,
+        sizeBytes: 0n,
+        credentials: undefined,
+        urls: [],
+        stream: true,
+        follow: false,
+        exchangeName: '',
+      },
     }),
   );
 

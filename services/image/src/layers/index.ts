@@ -7,7 +7,9 @@ export type {
   LayerInput,
   LayerStoreOptions,
   PlainLayerInput,
+  WholeBlob,
 } from './layer-store.js';
 export type { LayerCompression } from './codec-process.js';
 export type { CompressedLayer, PlainLayer } from './ingest-layer.js';
 export type { LayerTree } from './layer-tasks.js';
+export { BlobUnfinished, GrowingBlob } from './growing-blob.js';

@@ -18,7 +18,7 @@ import { isEngineError } from '@flotilla/errors';
 import { mknod, mountOverlay, umount } from '@flotilla/sys';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { LayerStore, chainIdOf } from './index.js';
-import type { LayerInput, PlainLayer, PlainLayerInput } from './index.js';
+import type { PlainLayer, PlainLayerInput, WholeBlob } from './index.js';
 
 const isRoot = process.getuid?.() === 0;
 const base = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'flotilla-layers-'));
@@ -39,7 +39,7 @@ const digestOf = (bytes: Buffer) => `sha256:${createHash('sha256').update(bytes)
 
 interface Blob {
   blobPath: string;
-  compression: LayerInput['compression'];
+  compression: WholeBlob['compression'];
   diffId: string;
   tar: Buffer;
 }
@@ -51,7 +51,7 @@ function tarOf(files: Record<string, string | Buffer>): Buffer {
   }
   return execFileSync('tar', ['--format=posix', '-C', dir, '-cf', '-', '.'], { maxBuffer: 1 << 30 });
 }
-function blobOf(tar: Buffer, compression: LayerInput['compression'] = 'gzip'): Blob {
+function blobOf(tar: Buffer, compression: WholeBlob['compression'] = 'gzip'): Blob {
   const blobPath = freshPath();
   const options = { input: tar, maxBuffer: 1 << 30 };
   const blob =
@@ -162,7 +162,7 @@ describe.runIf(isRoot)('LayerStore', () => {
   it('refuses broken blobs with one sentence and leaves nothing', async () => {
     const store = await openStore();
     const tar = tarOf({ a: randomBytes(300_000), b: randomBytes(300_000) });
-    const broken = (compression: LayerInput['compression'], change: (bytes: Buffer) => Buffer, content = tar) => {
+    const broken = (compression: WholeBlob['compression'], change: (bytes: Buffer) => Buffer, content = tar) => {
       const blob = blobOf(content, compression);
       writeFileSync(blob.blobPath, change(readFileSync(blob.blobPath)));
       return blob;

@@ -3,33 +3,44 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { access, mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cancelled, dataLoss, notFound } from '@flotilla/errors';
+import { cancelled, dataLoss, isEngineError, notFound } from '@flotilla/errors';
 import type { TreeChange } from '@flotilla/layer-tar';
 import { hasCode } from '@flotilla/sys';
+import { compressionOfFile } from '../pull/blob-compression.js';
 import type { LayerCompression } from './codec-process.js';
+import { BlobUnfinished } from './growing-blob.js';
+import type { GrowingBlob } from './growing-blob.js';
 import { ingestLayer } from './ingest-layer.js';
 import type { CompressedLayer, IngestedLayer, PlainLayer } from './ingest-layer.js';
 import { LayerPaths, chainIdOf } from './layer-paths.js';
-import type { LayerTask, LayerTree } from './layer-tasks.js';
+import type { LayerTask, LayerTaskResult, LayerTree } from './layer-tasks.js';
 import { LayerWorkers } from './layer-workers.js';
 import { packToStream } from './pack-stream.js';
 import { registerError } from './register-error.js';
-import { unpackBlob } from './unpack-blob.js';
+import { headBytes, unpackBlob, unpackGrowing } from './unpack-blob.js';
 
 export interface LayerStoreOptions {
-  /** Threads that unpack at once; default: the number of cores, at least two. */
+  /** Threads that unpack at once; default: see LayerWorkers. */
   parallelism?: number;
   /** Told about work in the background that failed. */
   onBackgroundError?: (error: unknown) => void;
 }
 
-export interface LayerInput {
+/** A blob as it lies on the disk. */
+export interface WholeBlob {
   blobPath: string;
   compression: LayerCompression;
+}
+
+/** What a layer is to be, and where. */
+interface LayerPlace {
   /** The stack that this layer lies on; none for the lowest. */
   parentChainId?: string;
   /** What the uncompressed tar must hash to, `sha256:<hex>`. */
   diffId: string;
+}
+
+interface LayerRequest extends LayerPlace {
   signal?: AbortSignal;
   /** Bytes of the blob read so far, about ten times a second. */
   onProgress?: (readBytes: number) => void;
@@ -49,6 +60,8 @@ export interface PlainLayerInput {
   /** Bytes of a file read so far, about ten times a second. */
   onProgress?: ((readBytes: number) => void) | undefined;
 }
+/** A layer to unpack, from a blob that is there or, `growing`, one that is being downloaded. */
+export type LayerInput = LayerRequest & (WholeBlob | { growing: GrowingBlob });
 
 export interface AppliedLayer {
   chainId: string;
@@ -172,9 +185,27 @@ export class LayerStore implements AsyncDisposable {
    * Unpacks one layer; a layer that is there already costs nothing, one that is just being unpacked is waited for.
    * Layers do not need each other, so a whole image may be unpacked at once: parallelism is bounded here.
    *
-   * @throws EngineError `dataLoss` when blob, archive or DiffID are wrong, `cancelled` after `signal`; nothing stays
+   * A growing blob is unpacked while it comes, and its layer is there when the blob has been verified. If its download
+   * fails, whoever shares the work goes on with a blob of his own.
+   *
+   * @throws EngineError `dataLoss` when blob, archive or DiffID are wrong, `cancelled` after `signal`; BlobUnfinished
+   *   when a growing blob does not come to its end; nothing stays
    */
   async applyLayer(input: LayerInput): Promise<AppliedLayer> {
+    for (;;) {
+      const { apply, isShared } = await this.#join(input);
+      if ('known' in apply) return apply.known;
+      try {
+        return await waitFor(apply, input);
+      } catch (error) {
+        if (!(error instanceof BlobUnfinished && isShared)) throw error;
+        await apply.done.catch(() => undefined);
+      }
+    }
+  }
+
+  /** The work on a layer: what is there already, what somebody else has begun, or what begins now. */
+  async #join(input: LayerInput): Promise<{ apply: Apply | { known: AppliedLayer }; isShared: boolean }> {
     const chainId = chainIdOf(input.parentChainId, input.diffId);
     let apply = this.#applying.get(chainId);
     while (apply?.stop.signal.aborted === true) {
@@ -182,8 +213,9 @@ export class LayerStore implements AsyncDisposable {
       apply = this.#applying.get(chainId);
     }
     const known = this.#sizes.get(chainId);
-    if (known !== undefined) return { chainId, sizeBytes: known };
+    if (known !== undefined) return { apply: { known: { chainId, sizeBytes: known } }, isShared: false };
     if (input.signal?.aborted === true) throw cancelled('cancelled');
+    const isShared = apply !== undefined;
     if (apply === undefined) {
       const stop = new AbortController();
       const listeners = new Set<(readBytes: number) => void>();
@@ -195,45 +227,111 @@ export class LayerStore implements AsyncDisposable {
       apply = { done, stop, waiters: 0, listeners };
       this.#applying.set(chainId, apply);
     }
-    return waitFor(apply, input);
+    apply.waiters++;
+    return { apply, isShared };
   }
 
-  async #apply(
+  #apply(
     input: LayerInput,
     chainId: string,
     signal: AbortSignal,
     onProgress: (readBytes: number) => void,
   ): Promise<AppliedLayer> {
-    return this.#workers.withWorker(signal, async (thread) => {
-      const temporaryDirectory = join(this.#paths.layers, `.tmp-${randomBytes(8).toString('hex')}`);
-      const diff = join(temporaryDirectory, 'diff');
-      let sizeBytes: bigint;
+    return 'growing' in input
+      ? this.#applyGrowing(input.growing, input, chainId, signal, onProgress)
+      : this.#applyWhole(input, input, chainId, signal, onProgress);
+  }
+
+  #applyWhole(
+    blob: WholeBlob,
+    layer: LayerPlace,
+    chainId: string,
+    signal: AbortSignal,
+    onProgress: (readBytes: number) => void,
+  ): Promise<AppliedLayer> {
+    return this.#workers.withWorker(signal, (thread) =>
+      this.#fill(layer, chainId, (diff) => unpackBlob(thread, blob, diff, signal, onProgress)),
+    );
+  }
+
+  async #applyGrowing(
+    growing: GrowingBlob,
+    layer: LayerPlace,
+    chainId: string,
+    signal: AbortSignal,
+    onProgress: (readBytes: number) => void,
+  ): Promise<AppliedLayer> {
+    // Whoever waits for a thread that follows has no need of one any more when the blob is whole.
+    const isFinished = new AbortController();
+    growing.finished.then(
+      () => isFinished.abort(),
+      () => isFinished.abort(),
+    );
+    for (;;) {
+      await growing.hasBytes(headBytes, signal);
+      const { generation } = growing;
+      const isSameDownload = () => growing.generation === generation;
+      const attempt = { hasBegun: false };
       try {
-        await mkdir(temporaryDirectory, { mode: 0o700 });
-        await mkdir(diff, { mode: 0o755 });
-        const unpacked = await unpackBlob(thread, input, diff, signal, onProgress);
-        if (unpacked.digest !== input.diffId) {
-          throw dataLoss(
-            `filesystem layer verification failed for digest ${input.diffId}: the layer's content has ${unpacked.digest}`,
-          );
-        }
-        sizeBytes = BigInt(unpacked.fileBytes);
-        const record: LayerRecord = {
-          diffId: input.diffId,
-          parentChainId: input.parentChainId ?? null,
-          sizeBytes: String(sizeBytes),
-          bootId: this.#bootId,
-        };
-        await writeFile(join(temporaryDirectory, 'layer.json'), JSON.stringify(record));
-        await rename(temporaryDirectory, this.#paths.layer(chainId));
+        return await this.#workers.withFollower(AbortSignal.any([signal, isFinished.signal]), (thread) => {
+          attempt.hasBegun = true;
+          return this.#fill(layer, chainId, async (diff) => {
+            const unpacked = await unpackGrowing(thread, growing, diff, signal, onProgress);
+            // Only now it is known whether these were the right bytes, and all of them from one download.
+            await growing.finished;
+            if (!isSameDownload()) throw new BlobUnfinished('the download began anew');
+            return unpacked;
+          });
+        });
       } catch (error) {
-        await rm(temporaryDirectory, { recursive: true, force: true });
-        throw registerError(error);
+        if (signal.aborted) throw error;
+        if (attempt.hasBegun && isSameDownload()) {
+          // What is wrong with the data may be the download's fault, what is wrong with the disk is not.
+          if (!isEngineError(error, 'internal')) await growing.finished;
+          if (isSameDownload()) throw error;
+        }
+        if (!isFinished.signal.aborted) continue;
       }
-      this.#sizes.set(chainId, sizeBytes);
-      this.#syncLater(chainId);
-      return { chainId, sizeBytes };
-    });
+      const blobPath = await growing.finished;
+      const blob = { blobPath, compression: await compressionOfFile(blobPath) };
+      return this.#applyWhole(blob, layer, chainId, signal, onProgress);
+    }
+  }
+
+  /** Makes the layer of what `unpack` puts into a directory, if that is what it should be. */
+  async #fill(
+    layer: LayerPlace,
+    chainId: string,
+    unpack: (diff: string) => Promise<LayerTaskResult>,
+  ): Promise<AppliedLayer> {
+    const temporaryDirectory = join(this.#paths.layers, `.tmp-${randomBytes(8).toString('hex')}`);
+    const diff = join(temporaryDirectory, 'diff');
+    let sizeBytes: bigint;
+    try {
+      await mkdir(temporaryDirectory, { mode: 0o700 });
+      await mkdir(diff, { mode: 0o755 });
+      const unpacked = await unpack(diff);
+      if (unpacked.digest !== layer.diffId) {
+        throw dataLoss(
+          `filesystem layer verification failed for digest ${layer.diffId}: the layer's content has ${unpacked.digest}`,
+        );
+      }
+      sizeBytes = BigInt(unpacked.fileBytes);
+      const record: LayerRecord = {
+        diffId: layer.diffId,
+        parentChainId: layer.parentChainId ?? null,
+        sizeBytes: String(sizeBytes),
+        bootId: this.#bootId,
+      };
+      await writeFile(join(temporaryDirectory, 'layer.json'), JSON.stringify(record));
+      await rename(temporaryDirectory, this.#paths.layer(chainId));
+    } catch (error) {
+      await rm(temporaryDirectory, { recursive: true, force: true });
+      throw registerError(error);
+    }
+    this.#sizes.set(chainId, sizeBytes);
+    this.#syncLater(chainId);
+    return { chainId, sizeBytes };
   }
 
   /**
@@ -519,14 +617,14 @@ export class LayerStore implements AsyncDisposable {
   }
 }
 
-/** Waits for a shared piece of work; the last one to give up stops it. */
-async function waitFor(apply: Apply, { signal, onProgress }: LayerInput): Promise<AppliedLayer> {
-  apply.waiters++;
+/** Waits for a shared piece of work, as one who is counted already; the last one to give up stops it. */
+async function waitFor(apply: Apply, { signal, onProgress }: LayerRequest): Promise<AppliedLayer> {
   if (onProgress !== undefined) apply.listeners.add(onProgress);
   let giveUp: (() => void) | undefined;
   const gaveUp = new Promise<never>((_, reject) => {
     giveUp = () => reject(cancelled('cancelled'));
     signal?.addEventListener('abort', giveUp, { once: true });
+    if (signal?.aborted === true) giveUp();
   });
   try {
     return await Promise.race([apply.done, gaveUp]);

@@ -5,8 +5,10 @@ import type { TreeChange } from '@flotilla/layer-tar';
 export type LayerTask =
   | {
       kind: 'unpack';
-      /** Uncompressed tar. */
+      /** Uncompressed tar: a file, or the decompressor's output. */
       sourceFd: number;
+      /** For a blob that is still growing. */
+      follow?: Follow;
       /** Empty directory to fill. */
       directory: string;
       /** Becomes non-zero when the task is to stop. */
@@ -60,6 +62,18 @@ export interface LayerTree {
   upper: string;
   /** Topmost first. */
   lower: readonly string[];
+}
+
+/** How to read a blob while it is being downloaded. */
+export interface Follow {
+  /** The compressed blob; -1 when it is plain, and `sourceFd` the blob itself. */
+  blobFd: number;
+  /** Standard input of the decompressor; -1 without. */
+  codecFd: number;
+  /** A byte comes whenever `state` or `stop` has changed. Does not block. */
+  wakeFd: number;
+  /** Shared: the bytes of the blob that may be read, and non-zero when those are all. */
+  state: BigInt64Array;
 }
 
 export interface LayerTaskResult {

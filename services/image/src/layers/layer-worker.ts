@@ -6,6 +6,7 @@ import { EngineError, cancelled, messageOf } from '@flotilla/errors';
 import { TarApplier, TarParser, TarWriter, fsPath, listChanges, packTree } from '@flotilla/layer-tar';
 import { CLONE_FS, chdir, chroot, fchdir, hasCode, syncfs, umask, unshare } from '@flotilla/sys';
 import { engineMadePaths } from './engine-made.js';
+import { FollowingReader } from './following-reader.js';
 import type { LayerReply, LayerTask, LayerTaskResult, LayerTree } from './layer-tasks.js';
 
 // A thread that reads and writes layers with blocking calls, one task at a time (see LayerWorkers). It has a root
@@ -37,7 +38,7 @@ function replyTo(task: LayerTask): LayerReply {
 function run(task: LayerTask): LayerTaskResult {
   switch (task.kind) {
     case 'unpack':
-      return unpack(task.sourceFd, task.directory, task.stop);
+      return unpack(task);
     case 'ingest':
       return ingest(task.sourceFd, task.directory, task.compressorFd, task.stop);
     case 'spool':
@@ -55,17 +56,20 @@ function run(task: LayerTask): LayerTaskResult {
   }
 }
 
-function unpack(sourceFd: number, directory: string, stop: Int32Array): LayerTaskResult {
+function unpack({ sourceFd, follow, directory, stop }: Extract<LayerTask, { kind: 'unpack' }>): LayerTaskResult {
+  const reader = follow === undefined ? undefined : new FollowingReader(sourceFd, follow, stop);
+  const read = reader === undefined ? fileReader(sourceFd) : () => reader.read(chunk);
   try {
-    return unpackInto(sourceFd, directory, stop, () => undefined);
+    return unpackInto(read, directory, stop, () => undefined);
   } finally {
-    closeSync(sourceFd);
+    reader?.close();
+    for (const fd of [sourceFd, follow?.blobFd ?? -1, follow?.wakeFd ?? -1]) if (fd >= 0) closeSync(fd);
   }
 }
 
 function ingest(sourceFd: number, directory: string, compressorFd: number, stop: Int32Array): LayerTaskResult {
   try {
-    return unpackInto(sourceFd, directory, stop, (bytes) => writeAll(compressorFd, bytes));
+    return unpackInto(fileReader(sourceFd), directory, stop, (bytes) => writeAll(compressorFd, bytes));
   } finally {
     closeSync(sourceFd);
     closeSync(compressorFd);
@@ -73,7 +77,7 @@ function ingest(sourceFd: number, directory: string, compressorFd: number, stop:
 }
 
 function unpackInto(
-  sourceFd: number,
+  read: () => number,
   directory: string,
   stop: Int32Array,
   handOn: (bytes: Buffer) => void,
@@ -85,7 +89,7 @@ function unpackInto(
   chroot(directory);
   try {
     chdir('/');
-    readBytes = readAll(sourceFd, hash, stop, (bytes) => {
+    readBytes = readAll(read, hash, stop, (bytes) => {
       // The compressor works on it while it is unpacked here.
       handOn(bytes);
       parser.write(bytes);
@@ -103,7 +107,7 @@ function unpackInto(
 function spool(sourceFd: number, targetFd: number, stop: Int32Array): LayerTaskResult {
   const hash = createHash('sha256');
   try {
-    const readBytes = readAll(sourceFd, hash, stop, (bytes) => writeAll(targetFd, bytes));
+    const readBytes = readAll(fileReader(sourceFd), hash, stop, (bytes) => writeAll(targetFd, bytes));
     return { digest: `sha256:${hash.digest('hex')}`, readBytes, fileBytes: 0 };
   } finally {
     closeSync(sourceFd);
@@ -161,7 +165,7 @@ function digestFile(path: string, algorithm: string, stop: Int32Array): LayerTas
   const hash = createHash(algorithm);
   const fd = openSync(path, 'r');
   try {
-    const readBytes = readAll(fd, hash, stop, () => undefined);
+    const readBytes = readAll(fileReader(fd), hash, stop, () => undefined);
     return { digest: `${algorithm}:${hash.digest('hex')}`, readBytes, fileBytes: 0 };
   } finally {
     closeSync(fd);
@@ -214,12 +218,15 @@ function syncFileSystem(path: string): LayerTaskResult {
   return { digest: '', readBytes: 0, fileBytes: 0 };
 }
 
+/** Fills `chunk` from a descriptor; gives how many bytes, 0 at the end. */
+const fileReader = (fd: number) => () => readSync(fd, chunk, 0, chunkBytes, null);
+
 /** Reads to the end, hashing everything; `take` must be done with the bytes when it returns. */
-function readAll(fd: number, hash: Hash, stop: Int32Array, take: (bytes: Buffer) => void): number {
+function readAll(read: () => number, hash: Hash, stop: Int32Array, take: (bytes: Buffer) => void): number {
   let total = 0;
   for (;;) {
     checkStop(stop);
-    const count = readSync(fd, chunk, 0, chunkBytes, null);
+    const count = read();
     if (count === 0) return total;
     total += count;
     const bytes = chunk.subarray(0, count);

@@ -5,53 +5,47 @@ import { startThreadPool, startWorker } from '@flotilla/sys';
 import type { LayerReply, LayerTask, LayerTaskResult } from './layer-tasks.js';
 
 const idleMs = 10_000;
+/** A thread takes 10 MiB. */
+const maxThreads = 4;
+/** Objects of a tar's members live shortly: more would only keep more of them. */
+const youngGenerationMiB = 4;
 
 /**
- * The worker threads that read and write layers: as many as there are cores, at least two; started when needed, gone
- * when idle for ten seconds.
+ * The worker threads that read and write layers: as many as there are cores, two to four, and as many again for blobs
+ * that are still being downloaded, so that a slow registry keeps nobody waiting. Started when needed, gone when idle for
+ * ten seconds.
  */
 export class LayerWorkers implements AsyncDisposable {
-  readonly #limit: number;
-  readonly #waiting: (() => void)[] = [];
+  readonly #turns: Turns;
+  readonly #followerTurns: Turns;
   readonly #idle: { worker: Worker; timer: NodeJS.Timeout }[] = [];
   readonly #workers = new Set<Worker>();
-  #busy = 0;
   #poolStarted: Promise<void> | undefined;
 
-  constructor(limit = Math.max(2, availableParallelism())) {
-    this.#limit = limit;
+  constructor(limit = Math.min(maxThreads, Math.max(2, availableParallelism()))) {
+    this.#turns = new Turns(limit);
+    this.#followerTurns = new Turns(limit);
   }
 
   /** Waits for a free thread and gives it to `use`, which may run several tasks on it. */
-  async withWorker<T>(signal: AbortSignal, use: (worker: LayerThread) => Promise<T>): Promise<T> {
-    await this.#acquire(signal);
+  withWorker<T>(signal: AbortSignal, use: (worker: LayerThread) => Promise<T>): Promise<T> {
+    return this.#take(this.#turns, signal, use);
+  }
+
+  /** As `withWorker`, for a task that waits for a download most of the time. */
+  withFollower<T>(signal: AbortSignal, use: (worker: LayerThread) => Promise<T>): Promise<T> {
+    return this.#take(this.#followerTurns, signal, use);
+  }
+
+  async #take<T>(turns: Turns, signal: AbortSignal, use: (worker: LayerThread) => Promise<T>): Promise<T> {
+    await turns.take(signal);
     try {
       this.#poolStarted ??= startThreadPool();
       await this.#poolStarted;
       return await use({ run: (task) => this.#run(task) });
     } finally {
-      this.#busy--;
-      this.#waiting.shift()?.();
+      turns.giveBack();
     }
-  }
-
-  async #acquire(signal: AbortSignal): Promise<void> {
-    if (signal.aborted) throw cancelled('cancelled');
-    if (this.#busy >= this.#limit) {
-      await new Promise<void>((resolve, reject) => {
-        const turn = () => {
-          signal.removeEventListener('abort', giveUp);
-          resolve();
-        };
-        const giveUp = () => {
-          this.#waiting.splice(this.#waiting.indexOf(turn), 1);
-          reject(cancelled('cancelled'));
-        };
-        this.#waiting.push(turn);
-        signal.addEventListener('abort', giveUp, { once: true });
-      });
-    }
-    this.#busy++;
   }
 
   async #run(task: LayerTask): Promise<LayerTaskResult> {
@@ -81,7 +75,9 @@ export class LayerWorkers implements AsyncDisposable {
   }
 
   #start(): Worker {
-    const worker = startWorker('layer-worker', import.meta.url);
+    const worker = startWorker('layer-worker', import.meta.url, {
+      resourceLimits: { maxYoungGenerationSizeMb: youngGenerationMiB },
+    });
     worker.unref();
     // A worker that dies while idle is only forgotten.
     worker.on('error', () => undefined);
@@ -111,6 +107,42 @@ export class LayerWorkers implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { timer } of this.#idle.splice(0)) clearTimeout(timer);
     await Promise.all([...this.#workers].map((worker) => worker.terminate()));
+  }
+}
+
+/** At most `limit` at once, the others in the order in which they came. */
+class Turns {
+  readonly #limit: number;
+  readonly #waiting: (() => void)[] = [];
+  #taken = 0;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  /** @throws EngineError `cancelled` after `signal` */
+  async take(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) throw cancelled('cancelled');
+    if (this.#taken >= this.#limit) {
+      await new Promise<void>((resolve, reject) => {
+        const turn = () => {
+          signal.removeEventListener('abort', giveUp);
+          resolve();
+        };
+        const giveUp = () => {
+          this.#waiting.splice(this.#waiting.indexOf(turn), 1);
+          reject(cancelled('cancelled'));
+        };
+        this.#waiting.push(turn);
+        signal.addEventListener('abort', giveUp, { once: true });
+      });
+    }
+    this.#taken++;
+  }
+
+  giveBack(): void {
+    this.#taken--;
+    this.#waiting.shift()?.();
   }
 }
 

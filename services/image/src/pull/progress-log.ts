@@ -13,6 +13,8 @@ export class ProgressLog {
   #pending: image.Progress[] = [];
   #wake: (() => void) | undefined;
   #isUrgent = false;
+  /** What the bar of each id shows, empty without one: a line that only moves it can wait. */
+  readonly #statuses = new Map<string, string>();
 
   push(line: ProgressLine): void {
     const full: image.Progress = {
@@ -27,12 +29,11 @@ export class ProgressLog {
     };
     const before = this.#pending.findLastIndex(({ id }) => id === full.id);
     const last = this.#pending[before];
-    if (full.hasDetail && full.id !== '' && last?.hasDetail === true && last.status === full.status) {
-      this.#pending[before] = full;
-    } else {
-      this.#pending.push(full);
-      this.#isUrgent = true;
-    }
+    const isMove = full.hasDetail && full.id !== '' && this.#statuses.get(full.id) === full.status;
+    if (isMove && last !== undefined) this.#pending[before] = full;
+    else this.#pending.push(full);
+    if (!isMove) this.#isUrgent = true;
+    if (full.id !== '') this.#statuses.set(full.id, full.hasDetail ? full.status : '');
     this.#wake?.();
   }
 

@@ -18,7 +18,8 @@ import type { Catalog, Hold, NamedImages } from '../catalog/catalog.js';
 import type { BlobRecord, ImageRecord, LayerRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
 import { imagePulled } from '../images/image-events.js';
-import type { LayerStore } from '../layers/index.js';
+import { BlobUnfinished } from '../layers/index.js';
+import type { AppliedLayer, GrowingBlob, LayerStore, WholeBlob } from '../layers/index.js';
 import { compressionOfFile } from './blob-compression.js';
 import { selectImage } from './image-selection.js';
 import type { SelectedImage } from './image-selection.js';
@@ -243,32 +244,47 @@ class PullSession {
       log.push({ id, status: 'Already exists' });
       return Number(layers.sizeOf(layer.chainId));
     }
+    const extracting = new Extraction(log, id, layer.blob.size);
+    const place = { ...(parentChainId === undefined ? {} : { parentChainId }), diffId: layer.diffId };
+    const apply = (blob: WholeBlob | { growing: GrowingBlob }): Promise<AppliedLayer> =>
+      layers.applyLayer({ ...blob, ...place, signal: this.#signal, onProgress: (bytes) => extracting.advance(bytes) });
+    let applying: Promise<AppliedLayer> | undefined;
     if (!content.has(layer.blob.digest)) {
       if (this.#downloads.activeCount >= this.#downloads.concurrency) log.push({ id, status: 'Waiting' });
-      const report = ({ current, total, status }: FetchProgress): void => {
+      const report = ({ current, total, status, growing }: FetchProgress): void => {
         if (status !== '') log.push({ id, status });
         else log.detail(id, 'Downloading', current, total);
+        if (growing === undefined || applying !== undefined || this.#signal.aborted) return;
+        applying = apply({ growing });
+        applying.catch((error: unknown) => {
+          // A full disk is told at once; of a download that failed its own error is.
+          if (!(error instanceof BlobUnfinished)) this.#fail(error);
+        });
       };
-      await this.#downloads(async () => {
-        this.#signal.throwIfAborted();
-        const { reference, credentials } = this.#request;
-        await source.fetch(reference, descriptor, credentials, report, this.#signal);
-      });
+      try {
+        await this.#downloads(async () => {
+          this.#signal.throwIfAborted();
+          const { reference, credentials } = this.#request;
+          await source.fetch(reference, descriptor, credentials, report, this.#signal);
+        });
+      } catch (error) {
+        // Nothing of it is left when the failure is told.
+        await applying?.catch(() => undefined);
+        throw error;
+      }
       log.push({ id, status: 'Verifying Checksum' });
     }
     this.#checkSize(descriptor);
     log.push({ id, status: 'Download complete' });
-    const blobPath = content.path(layer.blob.digest);
-    const { sizeBytes } = await layers.applyLayer({
-      blobPath,
-      compression: await compressionOfFile(blobPath),
-      ...(parentChainId === undefined ? {} : { parentChainId }),
-      diffId: layer.diffId,
-      signal: this.#signal,
-      onProgress: (readBytes) => log.detail(id, 'Extracting', readBytes, layer.blob.size),
-    });
+    extracting.show();
+    const { sizeBytes } = await (applying ?? this.#applyStored(layer.blob.digest, apply));
     log.push({ id, status: 'Pull complete' });
     return Number(sizeBytes);
+  }
+
+  async #applyStored(digest: Digest, apply: (blob: WholeBlob) => Promise<AppliedLayer>): Promise<AppliedLayer> {
+    const blobPath = this.#deps.content.path(digest);
+    return apply({ blobPath, compression: await compressionOfFile(blobPath) });
   }
 
   /** The digest is right: the manifest may still state another size, which would go into the record. */
@@ -342,6 +358,31 @@ class PullSession {
     this.#log.push({
       status: `WARNING: image with reference ${name} was found but its platform (${found}) does not match the specified platform (${formatPlatform(wanted)})`,
     });
+  }
+}
+
+/** The bar of a layer that is being unpacked; hidden while it is still being downloaded. */
+class Extraction {
+  readonly #log: ProgressLog;
+  readonly #id: string;
+  readonly #size: number;
+  #bytes = 0;
+  #isShown = false;
+
+  constructor(log: ProgressLog, id: string, size: number) {
+    this.#log = log;
+    this.#id = id;
+    this.#size = size;
+  }
+
+  advance(bytes: number): void {
+    this.#bytes = bytes;
+    if (this.#isShown) this.#log.detail(this.#id, 'Extracting', bytes, this.#size);
+  }
+
+  show(): void {
+    this.#isShown = true;
+    if (this.#bytes > 0) this.advance(this.#bytes);
   }
 }
 

@@ -7,6 +7,7 @@ import type { Descriptor, Digest, Reference } from '@flotilla/oci';
 import type { common, registry } from '@flotilla/proto';
 import type { TypedClient } from '@flotilla/rpc';
 import type { ContentStore } from '../content/content-store.js';
+import { GrowingBlob } from '../layers/index.js';
 import { SharedTasks } from './shared-tasks.js';
 
 export interface SourceManifest {
@@ -21,11 +22,15 @@ export interface FetchProgress {
   readonly total: number;
   /** e.g. "Retrying in 5 seconds"; empty while bytes come. */
   readonly status: string;
+  /** The blob as far as it has come; always the same one for a transfer. undefined: nothing can be read yet. */
+  readonly growing?: GrowingBlob | undefined;
 }
 
 export type RegistryRpc = TypedClient<typeof registry.RegistryServiceService>;
 export type Credentials = common.RegistryCredentials | undefined;
 
+/** Smaller ones have come before a thread is ready to read them. */
+const followFromBytes = 1024 * 1024;
 const manifestDeadlineMs = 120_000;
 /** How long a registry-proxy that restarts is waited for; it resumes what it had. */
 const proxyOutageMs = 30_000;
@@ -89,48 +94,81 @@ export class RegistrySource {
 
   async #fetch(
     repository: Reference,
-    { digest, size, urls }: Descriptor,
+    blob: Descriptor,
     credentials: Credentials,
     report: (progress: FetchProgress) => void,
     signal: AbortSignal,
   ): Promise<void> {
+    const { digest } = blob;
     if (this.#content.has(digest)) return;
+    const growing = new GrowingBlob(blob.size);
     let outageEnds: number | undefined;
-    for (;;) {
-      const exchangeName = randomUUID();
-      try {
-        const stream = this.#rpc.fetchBlob(
-          {
-            repository: repositoryName(repository),
-            digest,
-            sizeBytes: BigInt(size),
-            credentials,
-            urls: [...urls],
-            stream: false,
-            exchangeName,
-          },
-          { signal },
-        );
-        for await (const { event } of stream) {
-          outageEnds = undefined;
-          if (event?.$case === 'progress') {
-            const { currentBytes, totalBytes, status } = event.value;
-            report({ current: Number(currentBytes), total: Number(totalBytes), status });
-          } else if (event?.$case === 'done') {
-            await this.#content.adopt(digest, event.value.path);
-            return;
+    try {
+      for (;;) {
+        const exchangeName = randomUUID();
+        try {
+          for await (const { event } of this.#transfer(repository, blob, credentials, exchangeName, signal)) {
+            outageEnds = undefined;
+            if (event?.$case === 'progress') report(progressOf(event.value, growing, exchangeName));
+            else if (event?.$case === 'done') {
+              await this.#content.adopt(digest, event.value.path);
+              growing.finish(this.#content.path(digest), Number(event.value.sizeBytes));
+              return;
+            }
           }
+          throw unavailable('registry-proxy ended a transfer early');
+        } catch (error) {
+          // The link may lie there although its message did not come through.
+          await rm(join(this.#exchangeDir, exchangeName), { force: true });
+          signal.throwIfAborted();
+          // Only registry-proxy's own death is `unavailable`: a registry's failure comes as another kind.
+          if (!isEngineError(error, 'unavailable')) throw error;
+          outageEnds ??= Date.now() + proxyOutageMs;
+          if (Date.now() > outageEnds) throw error;
         }
-        throw unavailable('registry-proxy ended a transfer early');
-      } catch (error) {
-        // The link may lie there although its message did not come through.
-        await rm(join(this.#exchangeDir, exchangeName), { force: true });
-        signal.throwIfAborted();
-        // Only registry-proxy's own death is `unavailable`: a registry's failure comes as another kind.
-        if (!isEngineError(error, 'unavailable')) throw error;
-        outageEnds ??= Date.now() + proxyOutageMs;
-        if (Date.now() > outageEnds) throw error;
       }
+    } catch (error) {
+      growing.fail(error);
+      throw error;
     }
   }
+
+  #transfer(
+    repository: Reference,
+    { digest, size, urls }: Descriptor,
+    credentials: Credentials,
+    exchangeName: string,
+    signal: AbortSignal,
+  ): AsyncIterable<registry.FetchBlobResponse> {
+    return this.#rpc.fetchBlob(
+      {
+        repository: repositoryName(repository),
+        digest,
+        sizeBytes: BigInt(size),
+        credentials,
+        urls: [...urls],
+        stream: false,
+        follow: size >= followFromBytes,
+        exchangeName,
+      },
+      { signal },
+    );
+  }
+}
+
+/** What registry-proxy told, for the listeners and for who reads the blob meanwhile. */
+function progressOf(
+  { currentBytes, totalBytes, status, partial }: registry.FetchProgress,
+  growing: GrowingBlob,
+  exchangeName: string,
+): FetchProgress {
+  if (partial !== undefined) {
+    growing.advance(partial.path, Number(partial.writtenBytes), `${exchangeName} ${partial.generation}`);
+  }
+  return {
+    current: Number(currentBytes),
+    total: Number(totalBytes),
+    status,
+    growing: growing.available > 0 ? growing : undefined,
+  };
 }

@@ -126,11 +126,27 @@ export class BlobCache {
     await rename(this.partialPath(digest), this.#completePath(digest));
   }
 
+  /** Hard link in the exchange directory to a file that is still growing; undefined if it no longer is. Anew each time. */
+  async showPartial(digest: Digest, linkName: string): Promise<string | undefined> {
+    try {
+      return await this.#link(this.partialPath(digest), linkName);
+    } catch (error) {
+      if (hasCode(error, 'ENOENT')) return undefined;
+      throw error;
+    }
+  }
+
+  async #link(from: string, linkName: string): Promise<string> {
+    const path = join(this.#options.exchangeDir, linkName);
+    await rm(path, { force: true });
+    await link(from, path);
+    return path;
+  }
+
   /** Hard link in the exchange directory; the receiver renames it into its own store. */
   async handOver(digest: Digest, linkName: string): Promise<string> {
-    const path = join(this.#options.exchangeDir, linkName);
     const from = this.#completePath(digest);
-    await link(from, path);
+    const path = await this.#link(from, linkName);
     const now = new Date();
     await utimes(from, now, now);
     setTimeout(() => void this.drop(path), untakenMs).unref();

@@ -2,12 +2,14 @@ import { createHash } from 'node:crypto';
 import type { Hash } from 'node:crypto';
 import { closeSync, constants, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
+import { slotBytes } from './blob-writer-protocol.js';
 import type { WriterReply, WriterRequest } from './blob-writer-protocol.js';
 
 // Hashes and writes blobs off the main thread: sha256 and write(2) are what bounds a download.
 
 interface OpenBlob {
   readonly fd: number;
+  readonly slots: SharedArrayBuffer;
   hash: Hash;
   size: number;
 }
@@ -18,13 +20,13 @@ const blobs = new Map<number, OpenBlob>();
 const buffer = Buffer.allocUnsafe(1 << 20);
 
 function reply(message: WriterReply): void {
-  port?.postMessage(message, message.kind === 'written' ? [message.buffer] : []);
+  port?.postMessage(message);
 }
 
 /** Open a partial file and hash what is there; a missing one is made. */
-function open(path: string): OpenBlob {
+function open(path: string, slots: SharedArrayBuffer): OpenBlob {
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
-  const blob: OpenBlob = { fd, hash: createHash('sha256'), size: 0 };
+  const blob: OpenBlob = { fd, slots, hash: createHash('sha256'), size: 0 };
   try {
     for (;;) {
       const count = readSync(fd, buffer, 0, buffer.length, blob.size);
@@ -55,7 +57,7 @@ function close(id: number): void {
 function handle(message: WriterRequest): void {
   const { id } = message;
   if (message.kind === 'open') {
-    const blob = open(message.path);
+    const blob = open(message.path, message.slots);
     blobs.set(id, blob);
     reply({ id, kind: 'opened', size: blob.size });
     return;
@@ -65,8 +67,8 @@ function handle(message: WriterRequest): void {
   if (blob === undefined) return;
   switch (message.kind) {
     case 'write':
-      write(blob, message.bytes);
-      reply({ id, kind: 'written', count: message.bytes.length, buffer: message.bytes.buffer as ArrayBuffer });
+      write(blob, new Uint8Array(blob.slots, message.slot * slotBytes, message.count));
+      reply({ id, kind: 'written', slot: message.slot, count: message.count });
       return;
     case 'restart':
       ftruncateSync(blob.fd, 0);

@@ -26,6 +26,8 @@ export interface BlobProgress {
   readonly total: number;
   /** e.g. "Retrying in 5 seconds"; empty while bytes come. */
   readonly status: string;
+  /** The file that grows; absent where there is none. */
+  readonly partial?: { readonly written: number; readonly generation: number };
 }
 
 export interface DownloadDeps {
@@ -35,6 +37,9 @@ export interface DownloadDeps {
 
 // A try that brought this much counts as a new start: a large blob over a poor line ends some time.
 const worthwhileBytes = 1024 * 1024;
+/** Every report is a message to another process: one per piece that comes would cost more than the piece. */
+const reportEveryBytes = 1024 * 1024;
+const reportEveryMs = 100;
 
 /**
  * Bring a blob into `writer`, resuming what it holds, with retries; returns the bytes that came from the network.
@@ -64,7 +69,8 @@ export async function downloadBlob(
       if (isEngineError(error) || !isRetryable(error)) throw error;
       if (writer.size - before >= worthwhileBytes) attempt = 1;
       if (attempt >= deps.retry.attempts) throw error;
-      await announceAndWait(deps.retry, attempt, error, report, { current: writer.size, total: request.size }, signal);
+      const state = { current: writer.size, total: request.size, partial: writer.partial };
+      await announceAndWait(deps.retry, attempt, error, report, state, signal);
     }
   }
 }
@@ -74,7 +80,7 @@ async function announceAndWait(
   attempt: number,
   error: unknown,
   report: (progress: BlobProgress) => void,
-  state: { current: number; total: number },
+  state: Omit<BlobProgress, 'status'>,
   signal: AbortSignal,
 ): Promise<void> {
   const seconds = Math.max(1, Math.round(retryDelayMs(retry, attempt, error) / 1000));
@@ -111,14 +117,21 @@ async function transferOnce(
       throw new TransportError('the registry does not resume the blob', { isRetryable: true });
     }
     if (start === 'whole') await writer.restart();
-    const told = wholeSizeOf(response);
-    if (size > 0 && told !== undefined && told !== size) {
+    const stated = wholeSizeOf(response);
+    if (size > 0 && stated !== undefined && stated !== size) {
       // Neither what is missing nor what is too much would change by another try.
       await discard(response.body);
       throw verificationFailed(digest);
     }
     const total = size > 0 ? size : writer.size + Number(response.headers.get('content-length') ?? 0);
-    report({ current: writer.size, total, status: '' });
+    let told = -1;
+    const tell = (): void => {
+      if (told === writer.partial.written) return;
+      told = writer.partial.written;
+      report({ current: writer.size, total, status: '', partial: writer.partial });
+    };
+    tell();
+    const timer = setInterval(tell, reportEveryMs);
     try {
       for await (const chunk of response.body as AsyncIterable<Buffer>) {
         if (size > 0 && writer.size + chunk.length > size) {
@@ -127,11 +140,13 @@ async function transferOnce(
         }
         counter.transferred += chunk.length;
         await writer.write(chunk);
-        report({ current: writer.size, total, status: '' });
+        if (writer.partial.written - told >= reportEveryBytes) tell();
       }
     } catch (error) {
       signal.throwIfAborted();
       throw isEngineError(error) ? error : toTransportError(error, 'GET', response.url);
+    } finally {
+      clearInterval(timer);
     }
     if (size > 0 && writer.size < size) {
       throw new TransportError(`Get "${response.url.origin}${response.url.pathname}": unexpected EOF`, {

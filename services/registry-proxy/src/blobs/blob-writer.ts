@@ -4,16 +4,17 @@ import { sha256Digest } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
 import { startWorker } from '@flotilla/sys';
 import type { Worker } from 'node:worker_threads';
+import { slotBytes } from './blob-writer-protocol.js';
 import type { WriterReply, WriterRequest } from './blob-writer-protocol.js';
 
 const maxWorkers = 2;
 const idleMs = 20_000;
-/** Bytes handed to a worker in one message. */
-const batchBytes = 512 * 1024;
-/** Bytes that may be on their way to the disk per blob. */
-const maxPendingBytes = 4 * 1024 * 1024;
+/** 4 MiB may be on their way to the disk per blob. */
+const slotCount = 9;
 
 type Listener = (reply: WriterReply) => void;
+
+let generations = 0;
 
 class WriterThread {
   readonly #worker: Worker;
@@ -48,8 +49,7 @@ class WriterThread {
   }
 
   send(request: WriterRequest): void {
-    const transfer = request.kind === 'write' ? [request.bytes.buffer as ArrayBuffer] : [];
-    this.#worker.postMessage(request, transfer);
+    this.#worker.postMessage(request);
   }
 
   async stop(): Promise<void> {
@@ -101,10 +101,13 @@ export class BlobWriter {
   readonly #id: number;
   readonly #onClosed: () => void;
   #size = 0;
-  #batch: Uint8Array = new Uint8Array(batchBytes);
-  readonly #free: ArrayBuffer[] = [];
+  readonly #slots = new SharedArrayBuffer(slotCount * slotBytes);
+  readonly #free = Array.from({ length: slotCount - 1 }, (_, at) => at + 1);
+  #slot = 0;
   #batched = 0;
   #pending = 0;
+  #written = 0;
+  #generation = ++generations;
   #failure: EngineError | undefined;
   #wake: (() => void) | undefined;
   #answer: WriterReply | undefined;
@@ -121,20 +124,25 @@ export class BlobWriter {
     return this.#size;
   }
 
+  /** What others may read of the file, and a number that is never the same after a restart. */
+  get partial(): { written: number; generation: number } {
+    return { written: this.#written, generation: this.#generation };
+  }
+
   async open(path: string): Promise<void> {
-    const reply = await this.#ask({ id: this.#id, kind: 'open', path });
-    if (reply.kind === 'opened') this.#size = reply.size;
+    const reply = await this.#ask({ id: this.#id, kind: 'open', path, slots: this.#slots });
+    if (reply.kind === 'opened') this.#size = this.#written = reply.size;
   }
 
   /** Takes a copy. Waits while much is on its way to the disk. */
   async write(bytes: Uint8Array): Promise<void> {
     this.#size += bytes.length;
     for (let at = 0; at < bytes.length;) {
-      const count = Math.min(bytes.length - at, batchBytes - this.#batched);
-      this.#batch.set(bytes.subarray(at, at + count), this.#batched);
+      const count = Math.min(bytes.length - at, slotBytes - this.#batched);
+      new Uint8Array(this.#slots, this.#slot * slotBytes, slotBytes).set(bytes.subarray(at, at + count), this.#batched);
       this.#batched += count;
       at += count;
-      if (this.#batched === batchBytes) await this.#flush();
+      if (this.#batched === slotBytes) await this.#flush();
     }
   }
 
@@ -143,6 +151,8 @@ export class BlobWriter {
     await this.#settle();
     this.#batched = 0;
     this.#size = 0;
+    this.#written = 0;
+    this.#generation = ++generations;
     this.#thread.send({ id: this.#id, kind: 'restart' });
   }
 
@@ -169,13 +179,13 @@ export class BlobWriter {
 
   async #flush(): Promise<void> {
     if (this.#batched > 0) {
-      const bytes = this.#batch.subarray(0, this.#batched);
-      this.#pending += this.#batched;
-      this.#batch = new Uint8Array(this.#free.pop() ?? new ArrayBuffer(batchBytes));
+      const [slot, count] = [this.#slot, this.#batched];
+      this.#pending += count;
       this.#batched = 0;
-      this.#thread.send({ id: this.#id, kind: 'write', bytes });
+      this.#thread.send({ id: this.#id, kind: 'write', slot, count });
+      while (this.#free.length === 0 && this.#failure === undefined) await this.#next();
+      this.#slot = this.#free.shift() ?? slot;
     }
-    while (this.#pending > maxPendingBytes && this.#failure === undefined) await this.#next();
     if (this.#failure !== undefined) throw this.#failure;
   }
 
@@ -211,7 +221,8 @@ export class BlobWriter {
     if (reply.kind === 'failed') this.#failure = internal(diskMessage(reply));
     else if (reply.kind === 'written') {
       this.#pending -= reply.count;
-      this.#free.push(reply.buffer);
+      this.#written += reply.count;
+      this.#free.push(reply.slot);
     } else this.#answer = reply;
     this.#wake?.();
     this.#wake = undefined;

@@ -72,7 +72,8 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
         size: sizeOf(request.sizeBytes),
         credentials: request.credentials,
       };
-      return fetchBlob(transfers, cache, wanted, { asStream: request.stream, linkName: linkNameOf(request) }, signal);
+      const { stream: asStream, follow } = request;
+      return fetchBlob(transfers, cache, wanted, { asStream, follow, linkName: linkNameOf(request) }, signal);
     }),
 
     forgetBlobs: unary((_: registry.ForgetBlobsRequest) => {
@@ -224,9 +225,21 @@ async function* fetchBlob(
   transfers: BlobTransfers,
   cache: BlobCache,
   wanted: BlobRequest,
-  { asStream, linkName }: { readonly asStream: boolean; readonly linkName: string },
+  { asStream, follow, linkName }: { readonly asStream: boolean; readonly follow: boolean; readonly linkName: string },
   signal: AbortSignal,
 ): AsyncGenerator<registry.FetchBlobResponse> {
+  let shown: { readonly path: string; readonly generation: number } | undefined;
+  const show = async ({ partial }: BlobProgress): Promise<registry.PartialBlob | undefined> => {
+    if (!follow || partial === undefined) return undefined;
+    const { written, generation } = partial;
+    if (shown?.generation !== generation) {
+      const path = await cache.showPartial(wanted.digest, linkName);
+      shown = path === undefined ? undefined : { path, generation };
+    }
+    return shown === undefined
+      ? undefined
+      : { path: shown.path, writtenBytes: BigInt(written), generation: BigInt(generation) };
+  };
   const steps = latestThenEnd<BlobProgress, { path: string; size: number; transferred: number }>((report) =>
     transfers.fetch(wanted, report, signal, async ({ size, transferred }) => {
       const path = await cache.handOver(wanted.digest, linkName);
@@ -238,10 +251,12 @@ async function* fetchBlob(
   try {
     for await (const step of steps) {
       if (step.kind === 'latest') {
-        yield { event: { $case: 'progress', value: progressMessage(step.value) } };
+        const value = { ...progressMessage(step.value), partial: await show(step.value) };
+        yield { event: { $case: 'progress', value } };
         continue;
       }
       const { path, size, transferred } = step.value;
+      shown = undefined;
       const value = { path, sizeBytes: BigInt(size), transferredBytes: BigInt(transferred) };
       if (!asStream) yield* deliver(cache, value);
       else {
@@ -252,6 +267,8 @@ async function* fetchBlob(
   } catch (error) {
     signal.throwIfAborted();
     throw toPullError(error, subjectOf({ repository: wanted.repository, target: wanted.digest }));
+  } finally {
+    if (shown !== undefined) await cache.drop(shown.path);
   }
 }
 
