@@ -18,6 +18,7 @@ import {
 import { enterNamespace } from './enter-namespace.js';
 import { takeRecords } from './footprint.js';
 import { rawRequest } from './raw-http.js';
+import { startScriptedRegistry } from './scripted-registry.js';
 import { runCommand, startTestEngine, type TestEngine } from './test-engine.js';
 
 /** hop with s3cret. */
@@ -190,6 +191,36 @@ describe('docker push', () => {
     });
     await t.ok('rmi', `${denied.address}/denied`);
     await records.expectUnchanged();
+  });
+
+  it('searches an index and asks a registry about an image', async () => {
+    const index = await startScriptedRegistry();
+    open.push(index);
+    index.intercept = ({ url = '' }, response) => {
+      if (!url.startsWith('/v1/search?q=app&n=')) return false;
+      const found = { name: 'hop/app', description: 'An app', star_count: 7, is_official: false };
+      response.end(JSON.stringify({ results: [found, { ...found, name: 'app', star_count: 90, is_official: true }] }));
+      return true;
+    };
+    const format = ['--format', '{{.Name}} {{.StarCount}} {{.IsOfficial}}'];
+    expect(await t.ok('search', ...format, `${index.address}/app`)).toBe('hop/app 7 \napp 90 [OK]');
+    expect(await t.ok('search', ...format, '-f', 'stars=50', `${index.address}/app`)).toBe('app 90 [OK]');
+    expect((await t.docker(['search', '-f', 'stars=x', `${index.address}/app`])).stderr).toContain(
+      "invalid filter 'stars=x'",
+    );
+    expect((await t.docker(['search', `${t.registry.address}/app`])).stderr).toContain('Unexpected status code 404');
+    const get = (path: string) => rawRequest(t.engine.socket, 'GET', `/v1.51${path}`);
+    expect((await get('/images/search?term=app&limit=101')).body).toContain('is outside the range of [1, 100]');
+    expect((await get('/images/search?term=app&limit=x')).status).toBe(400);
+    const name = `${t.registry.address}/base/app`;
+    expect((await get(`/distribution/${name}:1/json`)).json).toEqual({
+      Descriptor: { mediaType: image.manifestType, digest: image.manifestDigest, size: image.manifestJson.length },
+      Platforms: [{ architecture: 'amd64', os: 'linux' }],
+    });
+    expect(await get(`/distribution/${name}:none/json`)).toMatchObject({
+      status: 404,
+      json: { message: 'manifest unknown: manifest unknown' },
+    });
   });
 
   it('goes on after cut connections and a killed registry-proxy', async () => {

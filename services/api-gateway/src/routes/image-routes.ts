@@ -9,8 +9,8 @@ import {
   progressBar,
   renderProgress,
 } from '@flotilla/docker-api';
-import { invalidArgument, notFound } from '@flotilla/errors';
-import { familiarName, isNameOnly, parseReference, withTagOrDigest } from '@flotilla/oci';
+import { internal, invalidArgument, messageOf, notFound } from '@flotilla/errors';
+import { familiarName, isNameOnly, parseAnyReference, parseReference, withTagOrDigest } from '@flotilla/oci';
 import type { ImageManifestSummary } from '@flotilla/docker-api';
 import type { common, image, registry } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
@@ -417,10 +417,13 @@ async function push({ peers, model }: GatewayContext, call: ApiCall): Promise<vo
 async function search({ peers }: GatewayContext, call: ApiCall): Promise<void> {
   const { query } = call;
   const filters = parseFilters(query.get('filters'), new Set(['is-automated', 'is-official', 'stars']));
-  const limit = integerValue(query.get('limit')) ?? 25;
-  if (limit < 0 || limit > 100) throw invalidArgument(`limit ${limit} is outside the range of [1, 100]`);
+  const limit = searchLimit(query.get('limit') ?? '');
   const stars = (filters.get('stars') ?? []).map((text) => {
-    if (!/^\d+$/.test(text)) throw invalidArgument(`invalid filter 'stars=[${text}]'`);
+    if (!/^[+-]?\d{1,18}$/.test(text)) {
+      throw invalidArgument(
+        `invalid filter 'stars=${text}': strconv.Atoi: parsing ${JSON.stringify(text)}: invalid syntax`,
+      );
+    }
     return BigInt(text);
   });
   const { results } = await peers.registry.searchImages(
@@ -446,8 +449,23 @@ async function search({ peers }: GatewayContext, call: ApiCall): Promise<void> {
   );
 }
 
+/** Empty: the registry's default. */
+function searchLimit(text: string): number {
+  let limit: number | undefined;
+  try {
+    limit = integerValue(text);
+  } catch (cause) {
+    throw invalidArgument(`invalid limit specified: ${messageOf(cause)}`, { cause });
+  }
+  if (limit !== undefined && limit < 0) throw invalidArgument('invalid limit specified');
+  if (limit !== undefined && limit > 100) throw invalidArgument(`limit ${limit} is outside the range of [1, 100]`);
+  return limit ?? 0;
+}
+
 async function inspectDistribution({ peers }: GatewayContext, call: ApiCall): Promise<void> {
-  const reference = parseReference(call.param('name'));
+  const any = parseAnyReference(call.param('name'));
+  if (any.kind === 'id') throw internal('no manifest found for full image ID');
+  const { reference } = any;
   const { descriptor, platforms } = await peers.registry.inspectDistribution(
     {
       repository: `${reference.domain}/${reference.path}`,

@@ -1,8 +1,9 @@
-import { dataLoss, internal, isEngineError, notFound, permissionDenied, unauthenticated } from '@flotilla/errors';
+import { dataLoss, unauthenticated } from '@flotilla/errors';
 import type { EngineError } from '@flotilla/errors';
 import type { Digest, Reference } from '@flotilla/oci';
 import type { HttpResponse } from '../upstream/http-transport.js';
-import { NoCredentialsError, RegistryError, TransportError } from '../upstream/registry-error.js';
+import { toPlainError } from '../upstream/plain-error.js';
+import { NoCredentialsError } from '../upstream/registry-error.js';
 
 /** Token scope to change a repository. */
 export function pushScope({ path }: Reference): string {
@@ -16,17 +17,8 @@ export function checkStoredDigest(response: HttpResponse, digest: Digest): void 
   throw dataLoss(`the registry stored ${JSON.stringify(stated.slice(0, 200))} in place of ${digest}`);
 }
 
-/** The error as Docker words it for a push (moby distribution/errors.go). Never `unavailable`: that is this service's own death. */
+/** The error as Docker words it for a push (moby distribution/errors.go). */
 export function toPushError(error: unknown): EngineError {
-  if (isEngineError(error)) return error;
-  const options = { cause: error };
-  if (error instanceof NoCredentialsError) return unauthenticated('no basic auth credentials', options);
-  if (error instanceof RegistryError) {
-    if (error.code === 'denied' || error.status === 403) return permissionDenied(error.message, options);
-    if (error.status === 401) return unauthenticated(error.message, options);
-    if (error.status === 404) return notFound(error.message, options);
-    return internal(error.message, options);
-  }
-  if (error instanceof TransportError) return internal(error.message, options);
-  throw error;
+  if (error instanceof NoCredentialsError) return unauthenticated('no basic auth credentials', { cause: error });
+  return toPlainError(error);
 }

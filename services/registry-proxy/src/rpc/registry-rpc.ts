@@ -24,8 +24,10 @@ import type { BlobUpload, UploadDeps, UploadOutcome } from '../push/blob-upload.
 import { openExchangeFile } from '../push/exchange-file.js';
 import { pushManifest } from '../push/manifest-push.js';
 import { toPushError } from '../push/pushed-content.js';
+import { searchIndex } from '../search/search-index.js';
 import type { Endpoints } from '../upstream/endpoints.js';
 import { authenticate } from '../upstream/login.js';
+import { toPlainError } from '../upstream/plain-error.js';
 import { listTags } from '../upstream/tags.js';
 import type { AnsweredManifest, CachedManifests } from '../cache/cached-manifests.js';
 import type { ManifestRequest } from '../upstream/manifests.js';
@@ -116,7 +118,10 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
 
     inspectDistribution: unary(async (request: registry.InspectDistributionRequest, { signal }) => {
       const wanted = manifestRequest(request, signal);
-      const found = await resolve(wanted);
+      const found = await manifests.fetch(wanted).catch((error: unknown) => {
+        signal.throwIfAborted();
+        throw toPlainError(error);
+      });
       const manifest = parseManifest(found.content, found.mediaType);
       const descriptor: common.Descriptor = {
         mediaType: manifest.mediaType,
@@ -128,8 +133,19 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
       if (manifest.kind === 'index') {
         return { descriptor, platforms: manifest.manifests.flatMap(platformOf) };
       }
-      const config = await readConfig(transfers, cache, wanted, manifest.config, signal);
+      // As in dockerd, a configuration that cannot be had leaves the platform out.
+      const config = await readConfig(transfers, cache, wanted, manifest.config, signal).catch(() => undefined);
+      signal.throwIfAborted();
       return { descriptor, platforms: config === undefined ? [] : [toProto(config)] };
+    }),
+
+    searchImages: unary(async (request: registry.SearchImagesRequest, { signal }) => {
+      const { term, limit, credentials, isOfficial, isAutomated, minimumStars } = request;
+      const query = { term, limit, credentials, isOfficial, isAutomated, minimumStars: Number(minimumStars) };
+      const found = await searchIndex({ endpoints, transport, client }, query, signal);
+      return {
+        results: found.map(({ starCount, ...it }) => ({ ...it, starCount: BigInt(starCount), isAutomated: false })),
+      };
     }),
 
     pushBlob: serverStream((request: registry.PushBlobRequest, { signal }) => {

@@ -1,14 +1,24 @@
-import { internal, unauthenticated } from '@flotilla/errors';
+import { internal, invalidArgument, unauthenticated } from '@flotilla/errors';
 import type { Credentials } from './credentials.js';
+import { parseUrl } from './parse-url.js';
 import type { RegistryClient } from './registry-client.js';
 import { RegistryError, TransportError } from './registry-error.js';
 
 const hubNames = new Set(['', 'docker.io', 'index.docker.io', 'registry-1.docker.io', 'registry.hub.docker.com']);
 
-/** Host of a registry as `docker login` sends it: a host, or a URL such as `https://index.docker.io/v1/`. */
+/**
+ * Host of a registry as `docker login` sends it: a host, or a URL such as `https://index.docker.io/v1/`.
+ *
+ * @throws EngineError `invalidArgument` for what is no host.
+ */
 export function registryDomain(serverAddress: string): string {
   const host = serverAddress.replace(/^https?:\/\//, '').split('/')[0] ?? '';
-  return hubNames.has(host) ? 'docker.io' : host;
+  if (hubNames.has(host)) return 'docker.io';
+  const url = parseUrl(`https://${host}/`);
+  if (url === null || url.host === '' || url.username !== '' || /[?#@\s]/.test(host)) {
+    throw invalidArgument(`unable to parse server address: ${JSON.stringify(serverAddress.slice(0, 200))}`);
+  }
+  return host;
 }
 
 /**

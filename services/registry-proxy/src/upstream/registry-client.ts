@@ -203,29 +203,14 @@ export class RegistryClient {
     return accept(await send(await this.#authorization(challenges, wanted, endpoint, url)));
   }
 
-  /** Prove credentials against `GET /v2/`. Gives a refresh token where the registry makes one. */
+  /**
+   * Prove credentials against `GET /v2/`. Gives the identity token to keep: the one that the registry makes for a password,
+   * or its successor, else the one that was given.
+   */
   async logIn(registry: ReachedRegistry, credentials: Credentials, signal?: AbortSignal): Promise<string> {
     const { endpoint } = registry;
     const url = apiUrl(endpoint, '');
-    const bearer = registry.challenges.find(({ scheme }) => scheme === 'bearer');
-    let authorization: string | undefined;
-    let refreshToken = '';
-    if (bearer !== undefined) {
-      const request = {
-        challenge: bearer,
-        scope: '',
-        credentials,
-        ...tlsOfToken(endpoint, bearer),
-        offline: true,
-        signal,
-      };
-      this.#tokens.forget(request);
-      const token = await this.#tokens.get(request);
-      authorization = `Bearer ${token.value}`;
-      ({ refreshToken } = token);
-    } else if (registry.challenges.some(({ scheme }) => scheme === 'basic')) {
-      authorization = basicAuthorization(credentials);
-    }
+    const { authorization, identityToken } = await this.#proof(registry, credentials, url, signal);
     const response = await this.#transport.send({
       method: 'GET',
       url,
@@ -240,7 +225,39 @@ export class RegistryClient {
       const status = `${response.status} ${response.statusText}`.trim();
       throw new RegistryError(response.status, 'http', `login attempt to ${url.href} failed with status: ${status}`);
     }
-    return refreshToken;
+    return identityToken;
+  }
+
+  async #proof(
+    { endpoint, challenges }: ReachedRegistry,
+    credentials: Credentials,
+    url: URL,
+    signal: AbortSignal | undefined,
+  ): Promise<{ authorization: string | undefined; identityToken: string }> {
+    const { identityToken, registryToken } = credentials;
+    if (registryToken !== '') return { authorization: `Bearer ${registryToken}`, identityToken };
+    const bearer = challenges.find(({ scheme }) => scheme === 'bearer');
+    if (bearer === undefined) {
+      const isBasic = challenges.some(({ scheme }) => scheme === 'basic');
+      return { authorization: isBasic ? basicAuthorization(credentials) : undefined, identityToken };
+    }
+    const request = {
+      challenge: bearer,
+      scope: '',
+      credentials,
+      ...tlsOfToken(endpoint, bearer),
+      offline: true,
+      signal,
+    };
+    this.#tokens.forget(request);
+    try {
+      const { value, refreshToken } = await this.#tokens.get(request);
+      return { authorization: `Bearer ${value}`, identityToken: refreshToken === '' ? identityToken : refreshToken };
+    } catch (error) {
+      if (!(error instanceof RegistryError)) throw error;
+      // The token server's refusal, as Go's client tells it.
+      throw new RegistryError(error.status, 'http', `Get "${url.href}": ${error.message}`);
+    }
   }
 
   async #authorization(
