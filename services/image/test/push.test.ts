@@ -212,6 +212,10 @@ describe('push', () => {
     expect(aux(await push(engine, 'other.test/part', 'v1'))).toMatchObject([{ Digest: image.manifestDigest }]);
     fake.hold(`${host}/multi`, 'unused', arm);
     await pull(engine, `${host}/multi`, 'part', { platform: linuxOn('arm64') });
+    // Two images under one name: one tag to push.
+    expect(aux(await push(engine, `${host}/multi`, 'part'))).toMatchObject([{ Digest: sha256(part) }]);
+    const second = await push(engine, `${host}/multi`, 'part', { platform: linuxOn('arm64') });
+    expect(aux(second)).toMatchObject([{ Digest: arm.manifestDigest }]);
     await tag('other.test/both', 'v1', arm.id);
     expect(aux(await push(engine, 'other.test/both', 'v1'))).toMatchObject([{ Digest: sha256(part) }]);
   });

@@ -53,14 +53,12 @@ export class Pusher {
    */
   async push(request: PushRequest, log: ProgressLog, signal: AbortSignal): Promise<bigint> {
     const { reference, platform } = request;
-    const { catalog, content } = this.#deps;
-    if (platform !== undefined) {
-      await planPush(content, catalog.resolve(familiarString(reference)), reference, platform);
-    }
+    const { catalog } = this.#deps;
+    if (platform !== undefined) catalog.resolve(familiarString(reference), platform);
     log.push({ status: `The push refers to repository [${repositoryName(reference)}]` });
     let revision = catalog.revision;
     let last: CatalogImage | undefined;
-    for (const tagged of this.#taggedBy(reference)) {
+    for (const tagged of this.#taggedBy(reference, platform)) {
       last = tagged.image;
       revision = await this.#pushTag({ ...request, ...tagged }, log, signal);
     }
@@ -68,23 +66,24 @@ export class Pusher {
     return bigger(revision, await catalog.commit({ events: [imagePushed(reference, last.config)] }));
   }
 
-  #taggedBy(reference: Reference): { reference: Reference; image: CatalogImage }[] {
+  /** The tags that are meant, each with its image: of several platforms the one wanted, or this machine's. */
+  #taggedBy(reference: Reference, platform: Platform | undefined): { reference: Reference; image: CatalogImage }[] {
     const { catalog } = this.#deps;
     const name = repositoryName(reference);
-    const all = catalog
-      .all()
-      .flatMap((image) => image.references.map((it) => ({ reference: it, image })))
-      .filter((it) => repositoryName(it.reference) === name)
-      .sort((a, b) => (familiarString(a.reference) < familiarString(b.reference) ? -1 : 1));
-    if (all.length === 0) {
-      throw notFound(`An image does not exist locally with the tag: ${familiarName(reference)}`);
-    }
+    const all = new Map(
+      catalog
+        .all()
+        .flatMap(({ references }) => references.filter((it) => repositoryName(it) === name))
+        .map((it) => [familiarString(it), it]),
+    );
+    if (all.size === 0) throw notFound(`An image does not exist locally with the tag: ${familiarName(reference)}`);
     if (reference.digest !== undefined) throw invalidArgument('cannot push a digest reference');
-    const tags = all.filter((it) => it.reference.digest === undefined);
-    if (reference.tag === undefined) return tags;
-    const one = tags.filter((it) => it.reference.tag === reference.tag);
-    if (one.length === 0) throw notFound(`tag does not exist: ${familiarString(reference)}`);
-    return one;
+    const tags = [...all].filter(([, { digest }]) => digest === undefined).sort(([a], [b]) => (a < b ? -1 : 1));
+    const wanted = reference.tag === undefined ? tags : tags.filter(([, { tag }]) => tag === reference.tag);
+    if (reference.tag !== undefined && wanted.length === 0) {
+      throw notFound(`tag does not exist: ${familiarString(reference)}`);
+    }
+    return wanted.map(([text, it]) => ({ reference: it, image: catalog.resolve(text, platform) }));
   }
 
   async #pushTag(tagged: TaggedPush, log: ProgressLog, signal: AbortSignal): Promise<bigint> {
@@ -92,7 +91,7 @@ export class Pusher {
     const hold = catalog.hold();
     try {
       hold.blobs(blobsOf(tagged.image.record).map(({ digest }) => digest));
-      const plan = await planPush(content, tagged.image, tagged.reference, tagged.platform);
+      const plan = await planPush(content, tagged.image, tagged.reference, tagged.platform !== undefined);
       hold.blobs(blobsIn(plan));
       const stop = new AbortController();
       const session = new PushSession(
@@ -235,7 +234,10 @@ class PushSession {
     const { reference, image } = this.#push;
     const name = withDigest(reference, digest);
     if (catalog.get(image.record.id) === undefined || catalog.named(name) !== undefined) return catalog.revision;
-    return catalog.commit({ name: [{ reference: name, imageId: image.record.id }] });
+    const siblings = catalog
+      .imagesNamed(reference)
+      .filter((id) => id !== image.record.id && catalog.get(id)?.record.index?.digest === digest);
+    return catalog.commit({ name: [{ reference: name, imageId: image.record.id, siblings }] });
   }
 }
 

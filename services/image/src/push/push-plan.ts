@@ -1,16 +1,13 @@
-import { dataLoss, isEngineError, notFound } from '@flotilla/errors';
+import { dataLoss, isEngineError } from '@flotilla/errors';
 import {
   familiarString,
-  formatPlatform,
   maxConfigBytes,
   maxManifestBytes,
   parseImageConfig,
   parseManifest,
-  platformMatches,
-  selectManifests,
   shortId,
 } from '@flotilla/oci';
-import type { Descriptor, Digest, Manifest, Platform, Reference } from '@flotilla/oci';
+import type { Descriptor, Digest, Manifest, Reference } from '@flotilla/oci';
 import type { CatalogImage } from '../catalog/catalog.js';
 import type { ContentStore } from '../content/content-store.js';
 
@@ -39,37 +36,25 @@ export interface PushPlan {
 const maxDepth = 3;
 
 /**
- * Choose what a tag stands for, byte for byte as it came: the index through which the image was pulled when all that it
- * names is here, else the image's own manifest. With a platform: that platform's manifest.
+ * What a tag stands for, byte for byte as it came: the index through which the image was pulled when all that it names is
+ * here, unless one platform alone is wanted; else the image's own manifest.
  *
- * @throws EngineError `notFound` when the image is of another platform; `dataLoss` when content of it is missing.
+ * @throws EngineError `dataLoss` when content of the image is missing.
  */
 export async function planPush(
   content: ContentStore,
   image: CatalogImage,
   reference: Reference,
-  platform: Platform | undefined,
+  isOnePlatform: boolean,
 ): Promise<PushPlan> {
   const { manifest, index } = image.record;
-  if (index !== null && content.has(index.digest)) {
-    const found =
-      platform === undefined
-        ? await readTree(content, index.digest, index.mediaType, 0)
-        : await readPlatform(content, index.digest, index.mediaType, platform, 0);
-    if (found !== undefined) return found;
+  if (index !== null && !isOnePlatform) {
+    const whole = await readTree(content, index.digest, index.mediaType, 0);
+    if (whole !== undefined) return whole;
   }
-  checkPlatform(image, reference, platform);
   const plan = await readTree(content, manifest.digest, manifest.mediaType, maxDepth);
   if (plan === undefined) throw dataLoss(`content of ${familiarString(reference)} is missing from the image store`);
   return plan;
-}
-
-/** @throws EngineError `notFound` in Docker's words. */
-function checkPlatform({ config }: CatalogImage, reference: Reference, platform: Platform | undefined): void {
-  if (platform === undefined || platformMatches(platform, config.platform)) return;
-  throw notFound(
-    `image with reference ${familiarString(reference)} was found but its platform (${formatPlatform(config.platform)}) does not match the specified platform (${formatPlatform(platform)})`,
-  );
 }
 
 /** The manifest or index and all below it; undefined unless every blob is here. */
@@ -112,25 +97,6 @@ async function readTree(
       own,
     ],
   };
-}
-
-/** The best entry of an index for the platform that is here as a whole. */
-async function readPlatform(
-  content: ContentStore,
-  digest: Digest,
-  mediaType: string,
-  platform: Platform,
-  depth: number,
-): Promise<PushPlan | undefined> {
-  const bytes = await readSmall(content, digest, maxManifestBytes);
-  const document = bytes === undefined ? undefined : parseManifest(bytes, mediaType);
-  if (document?.kind !== 'index' || depth >= maxDepth) return undefined;
-  for (const entry of selectManifests(document, platform)) {
-    if (entry.platform === undefined || !platformMatches(platform, entry.platform)) continue;
-    const plan = await readTree(content, entry.digest, entry.mediaType, maxDepth);
-    if (plan !== undefined) return plan;
-  }
-  return undefined;
 }
 
 async function readLayers(content: ContentStore, manifest: Manifest): Promise<PlannedLayer[] | undefined> {
