@@ -1,6 +1,6 @@
-import { dataLoss, notFound } from '@flotilla/errors';
+import { dataLoss, isEngineError, notFound } from '@flotilla/errors';
 import { silentLogger } from '@flotilla/log';
-import { image } from '@flotilla/proto';
+import { image, registry } from '@flotilla/proto';
 import { connect } from '@flotilla/rpc';
 import { readState, statePath } from './engine-state.js';
 import { isAlive } from './process-identity.js';
@@ -58,9 +58,35 @@ export async function examineImages(
       else print(`${repaired ? 'repaired ' : 'FAULT    '}${name} ${subject}: ${message}`);
     }
     if (summary === undefined) throw dataLoss('the image service ended the check early');
-    if (json) print(JSON.stringify({ findings, ...numbersOf(summary) }, undefined, 2));
-    else print(sentenceOf(summary, left));
+    const partial = await partialDownloads(
+      state.processes.find(({ service }) => service === 'registry-proxy')?.address,
+    );
+    if (json) print(JSON.stringify({ findings, ...numbersOf(summary), ...partial }, undefined, 2));
+    else {
+      if (partial.partialDownloads > 0) {
+        const size = (partial.partialBytes / 1e6).toFixed(1);
+        print(`${partial.partialDownloads} interrupted downloads (${size} MB) wait for the next pull`);
+      }
+      print(sentenceOf(summary, left));
+    }
     return left === 0 ? 0 : 1;
+  } finally {
+    client.close();
+  }
+}
+
+/** No fault: the next pull of the image goes on with them. None are known while registry-proxy is down. */
+async function partialDownloads(
+  address: string | undefined,
+): Promise<{ readonly partialDownloads: number; readonly partialBytes: number }> {
+  if (address === undefined) return { partialDownloads: 0, partialBytes: 0 };
+  const client = connect(registry.RegistryServiceService, address, { log: silentLogger() });
+  try {
+    const usage = await client.getCacheUsage({}, { deadlineMs: 10_000, retryUnavailableMs: 0 });
+    return { partialDownloads: Number(usage.partialBlobs), partialBytes: Number(usage.partialBytes) };
+  } catch (error) {
+    if (isEngineError(error, 'unavailable')) return { partialDownloads: 0, partialBytes: 0 };
+    throw error;
   } finally {
     client.close();
   }

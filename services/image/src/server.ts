@@ -73,7 +73,13 @@ export async function startImageService(
     const readers = new ContainerReaders(catalog, layers);
     const containers = new ContainerLayers({ catalog, content, layers, readers, log, now });
     const load = { catalog, content, layers, now };
-    const check = new StoreCheck({ catalog, content, layers, containers });
+    const check = new StoreCheck({
+      catalog,
+      content,
+      layers,
+      containers,
+      distrust: (digest) => source.distrust(digest),
+    });
     const manifests = new ManifestSummaries(catalog, content);
     const server = await serve({
       listen: config.listen,

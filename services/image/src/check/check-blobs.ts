@@ -30,6 +30,7 @@ export async function* checkBlobs(
       continue;
     }
     await content.quarantine(digest);
+    await deps.distrust(digest);
     const isRebuilt = await rebuildConfiguration(deps, digest);
     const outcome = isRebuilt
       ? 'written anew from the record'

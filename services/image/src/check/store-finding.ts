@@ -34,6 +34,8 @@ export interface StoreCheckDeps {
   readonly content: ContentStore;
   readonly layers: LayerStore;
   readonly containers: ContainerLayers;
+  /** Tells registry-proxy, whose cache may share the file. */
+  readonly distrust: (digest: Digest) => Promise<void>;
 }
 
 export interface StoreCheckOptions {

@@ -89,7 +89,14 @@ export class RegistrySource {
   forget(digests: readonly Digest[]): void {
     const options = { deadlineMs: 5_000, retryUnavailableMs: 0 };
     // What it does not hear of it drops by its own bound.
-    this.#rpc.forgetBlobs({ digests: [...digests] }, options).catch(() => undefined);
+    this.#rpc.forgetBlobs({ digests: [...digests], corrupt: false }, options).catch(() => undefined);
+  }
+
+  /** Have registry-proxy check its copy of a corrupt blob before it gives it again: both may be one file. */
+  async distrust(digest: Digest): Promise<void> {
+    const options = { deadlineMs: 5_000, retryUnavailableMs: 0 };
+    // One that starts again checks everything anyway.
+    await this.#rpc.forgetBlobs({ digests: [digest], corrupt: true }, options).catch(() => undefined);
   }
 
   async #fetch(

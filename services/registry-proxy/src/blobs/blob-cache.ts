@@ -103,6 +103,11 @@ export class BlobCache {
     }
   }
 
+  /** Have a blob checked before it is given again: whoever shares the file found it corrupt. */
+  distrust(digest: Digest): void {
+    this.#unverified.add(fileName(digest));
+  }
+
   /** File to write the blob into, kept between tries. */
   partialPath(digest: Digest): string {
     return join(this.#partial, fileName(digest));

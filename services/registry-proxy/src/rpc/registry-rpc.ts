@@ -78,8 +78,9 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
       return fetchBlob(transfers, cache, wanted, { asStream, follow, linkName: linkNameOf(request) }, signal);
     }),
 
-    forgetBlobs: unary((_: registry.ForgetBlobsRequest) => {
-      cache.evictSoon();
+    forgetBlobs: unary(({ digests, corrupt }: registry.ForgetBlobsRequest) => {
+      if (corrupt) for (const digest of digests) cache.distrust(parseDigest(digest));
+      else cache.evictSoon();
       return Promise.resolve({});
     }),
 
