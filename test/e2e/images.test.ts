@@ -53,6 +53,29 @@ describe('images', () => {
     expect(await layerDirectories()).toBe(0);
   });
 
+  it('loads, pushes, pulls, runs and commits an image of 200 layers', async () => {
+    const tiny = Array.from({ length: 199 }, (_, at) =>
+      gzipLayer(plainTar([[`layer-${at}`, Buffer.from(String(at))]])),
+    );
+    const image = makeImage([...t.busybox.layers, ...tiny], { Cmd: ['sh'], Env: ['PATH=/bin'] });
+    const name = `${t.registry.address}/tall:latest`;
+    const archive = join(t.directory, 'tall.tar');
+    writeFileSync(archive, dockerArchive(image, [name]));
+    await t.ok('load', '-q', '-i', archive);
+    await t.ok('push', '-q', name);
+    await t.ok('rmi', name);
+    await t.ok('pull', '-q', name);
+    const count = ['sh', '-c', 'ls / | grep -c ^layer- && cat /layer-0 /layer-198'];
+    expect(await t.ok('run', '--rm', name, ...count)).toBe('199\n0198');
+    await t.ok('run', '--name', 'tall', name, 'sh', '-c', 'rm /layer-7 && touch /layer-199');
+    await t.ok('commit', 'tall', 'taller');
+    expect(await t.ok('run', '--rm', 'taller', ...count)).toBe('199\n0198');
+    expect(await t.ok('inspect', '-f', '{{len .RootFS.Layers}}', 'taller')).toBe('201');
+    await t.ok('rm', 'tall');
+    await t.ok('rmi', 'taller', name);
+    expect(await layerDirectories()).toBe(0);
+  });
+
   it('keeps the images of two platforms under one name', async () => {
     const name = `${t.registry.address}/two`;
     const foreign = makeImage(t.busybox.layers, { Cmd: ['echo', 'foreign'], Env: ['PATH=/bin'] }, 's390x');

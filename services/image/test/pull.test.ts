@@ -317,10 +317,9 @@ describe('bad registries and images', () => {
       faults.seen.length = 0;
       await pull(engine, `${faults.address}/layered`, 'v1');
       expect((await find(engine, `${faults.address}/layered:v1`)).id).toBe(layered.id);
-      // What had been fetched before was used, and is not kept any longer.
+      // What had been fetched before was used.
       const fetched = faults.seen.filter((seen) => isBlob(seen) && seen.method === 'GET');
       expect(fetched.length).toBeLessThan(layered.layers.length + 1);
-      await eventually(() => readdirSync(join(engine.root.path, 'registry-proxy/blobs/complete'))).toEqual([]);
     },
     30_000,
   );
