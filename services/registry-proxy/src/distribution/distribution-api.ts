@@ -76,22 +76,29 @@ async function answer(
   signal: AbortSignal,
 ): Promise<void> {
   let subject: Subject = 'name';
-  let domain = '';
+  const { door } = deps;
   try {
-    const credentials = deps.door.admit(request);
+    const url = readUrl(request.url);
+    if (url.pathname === '/token' && request.method === 'GET' && door.givesPasses) {
+      const pass = Buffer.from(JSON.stringify(door.givePass(request)));
+      send(response, request, 200, { 'content-type': 'application/json', 'cache-control': 'no-store' }, pass);
+      return;
+    }
+    const credentials = door.admit(request);
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       // Its body is not read.
       response.setHeader('connection', 'close');
       throw new OciError(405, 'UNSUPPORTED', 'this cache is read only', { allow: 'GET, HEAD' });
     }
-    const url = readUrl(request.url);
     const target = readTarget(url);
     subject = subjects[target.kind];
     if (target.kind === 'base') {
+      if (request.headers.authorization === undefined) {
+        throw new OciError(401, 'UNAUTHORIZED', 'authentication required', door.challenge(request));
+      }
       send(response, request, 200, { 'content-type': 'application/json' }, Buffer.from('{}'));
       return;
     }
-    ({ domain } = target.repository);
     await serveTarget(deps, target, { url, request, response, credentials, signal });
   } catch (error) {
     if (signal.aborted) return;
@@ -101,7 +108,10 @@ async function answer(
       response.destroy();
       return;
     }
-    const told = toOciError(error, subject, domain);
+    const told = toOciError(error, subject);
+    // So that the client sends credentials for the registry behind, which are passed on.
+    if (told?.status === 401)
+      for (const [name, text] of Object.entries(door.challenge(request))) response.setHeader(name, text);
     if (told === undefined) deps.log.error({ err: error, path: request.url }, 'registry request failed');
     refuse(response, told ?? new OciError(500, 'UNKNOWN', 'internal error'));
   }

@@ -37,23 +37,22 @@ const kinds: Partial<Record<ErrorKind, readonly [status: number, code: string]>>
   dataLoss: [502, 'DIGEST_INVALID'],
 };
 
-/** The error as a client of the API is told it; undefined for a bug, which is not told. `domain`: the registry behind. */
-export function toOciError(error: unknown, subject: Subject, domain: string): OciError | undefined {
+/** The error as a client of the API is told it; undefined for a bug, which is not told. A 401 still lacks its challenge. */
+export function toOciError(error: unknown, subject: Subject): OciError | undefined {
   if (error instanceof OciError) return error;
-  if (error instanceof RegistryError) return fromRegistry(error, subject, domain);
+  if (error instanceof RegistryError) return fromRegistry(error, subject);
   if (error instanceof TransportError) {
     return new OciError(error.isTimeout ? 504 : 502, 'UNAVAILABLE', error.message);
   }
   if (!isEngineError(error)) return undefined;
   if (error.kind === 'notFound') return new OciError(404, unknownCodes[subject], error.message);
   const [status, code] = kinds[error.kind] ?? [500, 'UNKNOWN'];
-  return new OciError(status, code, error.message, status === 401 ? challenge(domain) : {});
+  return new OciError(status, code, error.message);
 }
 
-function fromRegistry(error: RegistryError, subject: Subject, domain: string): OciError {
+function fromRegistry(error: RegistryError, subject: Subject): OciError {
   const { status, message, retryAfterMs } = error;
-  // So that the client sends credentials for the registry behind, which are passed on.
-  if (status === 401) return new OciError(401, 'UNAUTHORIZED', message, challenge(domain));
+  if (status === 401) return new OciError(401, 'UNAUTHORIZED', message);
   if (status === 403) return new OciError(403, 'DENIED', message);
   if (status === 404) {
     return new OciError(404, error.code === 'name unknown' ? unknownCodes.name : unknownCodes[subject], message);
@@ -64,6 +63,3 @@ function fromRegistry(error: RegistryError, subject: Subject, domain: string): O
   }
   return new OciError(502, 'UNAVAILABLE', message);
 }
-
-/** A registry's name holds no quotes. */
-const challenge = (domain: string) => ({ 'www-authenticate': `Basic realm="${domain}"` });
