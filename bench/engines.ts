@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import {
   createNetworkNamespace,
   startDockerd,
@@ -82,6 +82,10 @@ function benchEngine(
       clear: () => rmSync(`${uploadsDirectory(directory)}/data`, { recursive: true, force: true }),
     },
     scratch: directory,
+    forgetDownloads() {
+      const kept = `${directory}/engine/data/registry-proxy/blobs/complete`;
+      if (existsSync(kept)) for (const file of readdirSync(kept)) rmSync(`${kept}/${file}`);
+    },
     blobDownloads: () =>
       readFileSync(accessLog(directory), 'utf8').match(/"GET \S*\/blobs\/\S* HTTP\/1\.1" 20[06] /g)?.length ?? 0,
     cli(args, input) {

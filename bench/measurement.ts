@@ -10,6 +10,8 @@ export interface BenchEngine {
   readonly uploads: { readonly prefix: string; clear(): void };
   /** A directory of this engine's measurements, on the same storage as its data root. */
   readonly scratch: string;
+  /** Throw away downloaded blobs that an engine keeps beside its images, so that the next pull is one from the registry. */
+  forgetDownloads(): void;
   /** Requests for blobs that the registry has answered with content. */
   blobDownloads(): number;
   /** Run the docker CLI against this engine; stdout discarded. */

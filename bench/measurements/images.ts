@@ -68,7 +68,10 @@ const pulls = (title: string, reference: string, ratio: number, rounds: number):
   rounds,
   aim: { kind: 'at most', ratio },
   measure: (engine) => elapsedMs(() => engine.cli(['pull', '-q', `${engine.registry}/${reference}`])),
-  cleanUp: (engine) => engine.cli(['rmi', `${engine.registry}/${reference}`]),
+  cleanUp(engine) {
+    engine.cli(['rmi', `${engine.registry}/${reference}`]);
+    engine.forgetDownloads();
+  },
 });
 
 const pushes = (title: string, reference: string, rounds: number): Measurement => ({
@@ -108,7 +111,10 @@ export const imageMeasurements: readonly Measurement[] = [
       downloads.set(engine.name, engine.blobDownloads() - before);
       return ms;
     },
-    cleanUp: (engine) => engine.cli(['rmi', layered(engine)]),
+    cleanUp(engine) {
+      engine.cli(['rmi', layered(engine)]);
+      engine.forgetDownloads();
+    },
   },
   {
     title: `blobs that the registry sent for those ${PARALLEL_PULLS} pulls (the image has 9)`,
