@@ -101,31 +101,36 @@ describe('kill -9 at a random instant of an operation on images', () => {
       timeoutMs: 30_000,
     });
 
-  it.each(['pull', 'load', 'import', 'commit', 'push', 'save', 'prune'])(
-    '%s: the store is whole and the same command succeeds',
-    async (name) => {
-      const operation = operations[name];
-      if (operation === undefined) throw new Error(`no operation ${name}`);
+  it.each([
+    ['pull', ['image', 'registry-proxy', 'api-gateway']],
+    ['load', ['image', 'api-gateway']],
+    ['import', ['image', 'api-gateway']],
+    ['commit', ['image', 'container', 'api-gateway']],
+    ['push', ['image', 'registry-proxy']],
+    ['save', ['image', 'api-gateway']],
+    ['prune', ['image', 'api-gateway']],
+  ])('%s: the store is whole and the same command succeeds after the death of %j', async (name, victims) => {
+    const operation = operations[name];
+    if (operation === undefined) throw new Error(`no operation ${name}`);
+    await operation.prepare?.();
+    const began = performance.now();
+    expect((await operation.run()).code).toBe(0);
+    const lastsMs = performance.now() - began;
+    await operation.check();
+    for (const victim of victims) {
       await operation.prepare?.();
-      const began = performance.now();
-      expect((await operation.run()).code).toBe(0);
-      const lastsMs = performance.now() - began;
+      // A random instant is what is tested: nothing is waited for.
+      const instant = new Promise((resolve) => setTimeout(resolve, Math.random() * lastsMs));
+      const running = operation.run();
+      await instant;
+      await kill(victim);
+      const { code, stderr } = await running;
+      await serving();
+      if (code !== 0) expect(stderr, `${name}, ${victim} killed`).toMatch(/\S/);
+      // What was done although the answer was lost needs no second time, and a second time does no harm.
+      expect(await operation.run(), `${name} after ${victim} was killed`).toMatchObject({ code: 0 });
       await operation.check();
-      for (const victim of ['image', 'registry-proxy', 'api-gateway', 'container']) {
-        await operation.prepare?.();
-        // A random instant is what is tested: nothing is waited for.
-        const instant = new Promise((resolve) => setTimeout(resolve, Math.random() * lastsMs));
-        const running = operation.run();
-        await instant;
-        await kill(victim);
-        const { code, stderr } = await running;
-        await serving();
-        if (code !== 0) expect(stderr, `${name}, ${victim} killed`).toMatch(/\S/);
-        // What was done although the answer was lost needs no second time, and a second time does no harm.
-        expect(await operation.run(), `${name} after ${victim} was killed`).toMatchObject({ code: 0 });
-        await operation.check();
-        expect(await examineImageStore(t.engine), `${name}, ${victim} killed`).toEqual({ exitCode: 0, findings: [] });
-      }
-    },
-  );
+      expect(await examineImageStore(t.engine), `${name}, ${victim} killed`).toEqual({ exitCode: 0, findings: [] });
+    }
+  });
 });
