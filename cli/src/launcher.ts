@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { serviceAddress, serviceFiles, serviceNames } from '@flotilla/config';
+import { reloadedSettings, serviceAddress, serviceFiles, serviceNames } from '@flotilla/config';
 import type { DaemonSettings, NatsSettings, ServiceName } from '@flotilla/config';
 import { internal, messageOf, unavailable } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
@@ -38,6 +38,12 @@ export interface LauncherOptions {
 export interface RunningEngine extends AsyncDisposable {
   /** Resolves when every service has said that it serves for the first time. */
   readonly ready: Promise<void>;
+  /**
+   * Go on with what of new settings can change while the engine runs; the rest is named in the log.
+   *
+   * @throws EngineError when a service refuses; nothing has changed then.
+   */
+  reload(fresh: DaemonSettings): Promise<void>;
 }
 
 const orphanLimitMs = 7000;
@@ -67,6 +73,7 @@ export async function startEngine(options: LauncherOptions): Promise<RunningEngi
     }
     return {
       ready: engine.ready,
+      reload: (fresh) => engine.reload(fresh),
       async [Symbol.asyncDispose]() {
         await engine.stop();
         for (const lock of locks.reverse()) lock[Symbol.dispose]();
@@ -106,6 +113,9 @@ class Engine {
   readonly #health = new Map<string, Health>();
   readonly #watching = new AbortController();
   readonly #background: Promise<void>[] = [];
+  #settings: DaemonSettings;
+  #nats: NatsSettings | undefined;
+  #reloading: Promise<void> = Promise.resolve();
   #natsUrl = '';
   readonly #healthListeners = new Set<() => void>();
   #isPrepared = false;
@@ -113,6 +123,7 @@ class Engine {
   constructor(options: LauncherOptions, engineId: string) {
     this.#options = options;
     this.#engineId = engineId;
+    this.#settings = options.settings;
     this.#services = serviceNames.filter((name) => !options.settings.remoteServices.has(name));
     this.ready = this.#serving(this.#services);
   }
@@ -121,10 +132,11 @@ class Engine {
     const { settings, version, log, isolateMounts } = this.#options;
     const { dataRoot, execRoot } = settings;
     const nats = await this.#prepareNats();
+    this.#nats = nats;
     const files = serviceFiles(settings, { version, engineId: this.#engineId, nats });
     for (const service of this.#services) {
-      const file = join(execRoot, 'config', `${service}.json`);
-      writePrivateFile(file, JSON.stringify(files[service], undefined, 2));
+      const file = this.#configFile(service);
+      writePrivateFile(file, textOf(files[service]));
       this.#prepare(service, file);
     }
     this.#isPrepared = true;
@@ -152,6 +164,36 @@ class Engine {
     await unmountSharedDirectories(sharedDirectories(settings.dataRoot, settings.execRoot), log);
     if (settings.pidfile !== undefined) rmSync(settings.pidfile, { force: true });
     removeState(settings);
+  }
+
+  /** One after the other: a second one begins with what the first has left. */
+  reload(fresh: DaemonSettings): Promise<void> {
+    const reloaded = this.#reloading.then(() => this.#reload(fresh));
+    this.#reloading = reloaded.catch(() => undefined);
+    return reloaded;
+  }
+
+  async #reload(fresh: DaemonSettings): Promise<void> {
+    const { version, log } = this.#options;
+    const { settings, waiting } = reloadedSettings(this.#settings, fresh);
+    const files = serviceFiles(settings, { version, engineId: this.#engineId, nats: this.#nats ?? null });
+    const parts = this.#services.map((service) => ({
+      service,
+      address: serviceAddress(settings, service),
+      configJson: textOf(files[service]),
+    }));
+    // With it comes gRPC, which a start does not need.
+    const { reloadServices } = await import('./reload.js');
+    const keep = (): void => {
+      for (const { service, configJson } of parts) writePrivateFile(this.#configFile(service), configJson);
+    };
+    await reloadServices(parts, keep, log);
+    this.#settings = settings;
+    for (const key of waiting) log.warn({ key }, 'this key counts from the next start of the engine');
+  }
+
+  #configFile(service: ServiceName): string {
+    return join(this.#options.settings.execRoot, 'config', `${service}.json`);
   }
 
   #startAll(services: readonly ServiceName[]): void {
@@ -288,6 +330,8 @@ class Engine {
     }
   }
 }
+
+const textOf = (file: unknown): string => JSON.stringify(file, undefined, 2);
 
 // Given when bundling: the code caches are made for them.
 declare const FLOTILLA_NODE_FLAGS: readonly string[] | undefined;

@@ -70,6 +70,15 @@ async function up(argv: readonly string[]): Promise<number> {
     process.exit(1);
   });
   const engine = await startEngine({ settings, version, bundleDir, log, isolateMounts });
+  process.on('SIGHUP', () => {
+    log.info('reloading the configuration');
+    Promise.resolve()
+      .then(() => engine.reload(readDaemonSettings(flags)))
+      .then(
+        () => log.info('configuration reloaded'),
+        (error: unknown) => log.error({ reason: messageOf(error) }, 'configuration not reloaded, nothing has changed'),
+      );
+  });
   engine.ready.then(
     () => {
       const host = settings.hosts[0] ?? '';

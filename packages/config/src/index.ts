@@ -4,6 +4,7 @@ export { parseDaemonFlags } from './daemon-flags.js';
 export type { DaemonFlags } from './daemon-flags.js';
 export { readDaemonSettings } from './daemon-settings.js';
 export type { DaemonSettings } from './daemon-settings.js';
+export { reloadedSettings } from './reloaded-settings.js';
 export { parseServiceConfig, readServiceConfig, serviceConfigSchemas } from './service-config.js';
 export type {
   ContainerConfig,

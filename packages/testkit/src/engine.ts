@@ -34,6 +34,8 @@ export interface EngineUnderTest extends AsyncDisposable {
   readonly execRoot: string;
   /** Everything the processes wrote on standard output and error. */
   readonly logFile: string;
+  /** Its daemon.json; `SIGHUP` to the launcher reads it again. */
+  readonly configFile: string;
   /** Changes with `start`. */
   readonly launcherPid: number;
   /** From the launcher's start to the first 200 of `GET /containers/json`. */
@@ -138,6 +140,7 @@ export async function startEngine(options: EngineOptions): Promise<EngineUnderTe
     dataRoot,
     execRoot,
     logFile,
+    configFile,
     get launcherPid() {
       return launcher?.pid ?? 0;
     },
