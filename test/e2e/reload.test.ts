@@ -27,7 +27,8 @@ describe('SIGHUP', () => {
     expect(await mirrors()).toBe('["http://127.0.0.1:7001/"]');
     const settings = { 'registry-mirrors': ['http://127.0.0.1:7002/'], 'max-concurrent-downloads': 1, debug: true };
     await reload(settings, 'configuration reloaded');
-    expect(await mirrors()).toBe('["http://127.0.0.1:7002/"]');
+    // The gateway keeps what services tell of themselves for two seconds.
+    await waitFor(async () => (await mirrors()) === '["http://127.0.0.1:7002/"]', { what: 'the new mirror' });
     expect(readFileSync(t.engine.logFile, 'utf8')).toMatch(
       /counts from the next start of the engine.*debug|debug.*counts from the next start/s,
     );
@@ -40,7 +41,13 @@ describe('SIGHUP', () => {
     ['a wrong value', { 'max-concurrent-downloads': 0 }],
     ['a mirror that is none', { 'registry-mirrors': ['ftp://x/'] }],
   ])('%s changes nothing', async (_what, daemonJson) => {
+    const files = (): string[] =>
+      ['registry-proxy', 'image', 'container'].map((name) =>
+        readFileSync(`${t.engine.execRoot}/config/${name}.json`, 'utf8'),
+      );
+    const before = files();
     await reload(daemonJson, 'configuration not reloaded, nothing has changed');
+    expect(files()).toEqual(before);
     expect(await mirrors()).toBe('["http://127.0.0.1:7002/"]');
   });
 
