@@ -563,6 +563,30 @@ describe('the rest', () => {
     ]);
   });
 
+  it('goes on after a URL that is refused, left in the middle or no URL', async () => {
+    await using page = await startFaultProxy(registry.address);
+    const read = async (text: string): Promise<number> => {
+      let length = 0;
+      for await (const { data } of proxy.client.fetchUrl({ url: text }, {})) length += data.length;
+      return length;
+    };
+    const layer = `http://${page.address}/v2/web/blobs/${bigLayer().digest}`;
+    expect(await read(layer)).toBe(bigLayer().blob.length);
+    await expect(read(`http://${page.address}/nothing`)).rejects.toThrow('Got HTTP status code >= 400: 404 Not Found');
+    page.decide = () => ({ kind: 'status', status: 503, body: 'x'.repeat(100_000) });
+    await expect(read(layer)).rejects.toThrow('Got HTTP status code >= 400: 503 Service Unavailable');
+    page.decide = () => ({ kind: 'stall', afterBytes: 0 });
+    const gone = new AbortController();
+    await expect(
+      (async () => {
+        for await (const _ of proxy.client.fetchUrl({ url: layer }, { signal: gone.signal })) gone.abort();
+      })(),
+    ).rejects.toThrow();
+    await expect(read(`http://%zz:secret@${page.address}/`)).rejects.toThrow('invalid URL to import from');
+    await expect(read(`ftp://${page.address}/`)).rejects.toThrow('unsupported protocol scheme "ftp"');
+    expect((await manifest(`${registry.address}/web`, 'latest')).digest).toBe(image.manifestDigest);
+  });
+
   it('reads challenges', async () => {
     const { parseChallenges } = await import('../src/upstream/challenges.js');
     const [bearer, basicOne] = parseChallenges('Bearer realm="https://a/\\"t", service=x,scope="a b", Basic realm=y');
