@@ -78,6 +78,8 @@ test('images are found by name, id and prefix, and shaped by version', async () 
     hex,
     hex.slice(0, 12),
     `busybox@sha256:${'3'.repeat(64)}`,
+    `busybox:latest@sha256:${'3'.repeat(64)}`,
+    `busybox:other@sha256:${'3'.repeat(64)}`,
   ]) {
     expect([name, (await get(`/images/${name}/json`)).status]).toEqual([name, 200]);
   }

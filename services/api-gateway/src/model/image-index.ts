@@ -1,5 +1,6 @@
 import { notFound } from '@flotilla/errors';
-import { familiarString, parseAnyReference, withDefaultTag } from '@flotilla/oci';
+import { familiarString, parseAnyReference, withDefaultTag, withDigest } from '@flotilla/oci';
+import type { Reference } from '@flotilla/oci';
 import type { image } from '@flotilla/proto';
 import type { WatchedSet } from './watched-set.js';
 
@@ -30,15 +31,14 @@ export class ImageIndex {
       if (found === undefined) throw notFound(`No such image: ${reference.id}`);
       return found;
     }
-    const name = familiarString(withDefaultTag(reference.reference));
-    const byName = objects.get(this.#names().get(name) ?? '');
+    const byName = objects.get(this.#names().get(storedName(reference.reference)) ?? '');
     if (byName !== undefined) return byName;
     const prefix = SHORT_ID.exec(wanted)?.[1];
     if (prefix !== undefined) {
       const found = [...objects.values()].filter(({ id }) => id.startsWith(`sha256:${prefix}`));
       if (found.length === 1 && found[0] !== undefined) return found[0];
     }
-    throw notFound(`No such image: ${name}`);
+    throw notFound(`No such image: ${familiarString(withDefaultTag(reference.reference))}`);
   }
 
   /** The same, or undefined. */
@@ -68,7 +68,7 @@ export class ImageIndex {
   #familiarName(name: string): string | undefined {
     try {
       const reference = parseAnyReference(name);
-      return reference.kind === 'id' ? undefined : familiarString(withDefaultTag(reference.reference));
+      return reference.kind === 'id' ? undefined : storedName(reference.reference);
     } catch {
       return undefined;
     }
@@ -89,4 +89,10 @@ export class ImageIndex {
     }
     return this.#byName;
   }
+}
+
+/** As images list it: `name:tag@digest` is what `name@digest` is. */
+function storedName(reference: Reference): string {
+  const { digest } = reference;
+  return familiarString(digest === undefined ? withDefaultTag(reference) : withDigest(reference, digest));
 }
