@@ -61,6 +61,14 @@ test('what is not built says so', async () => {
   expect((await send(engine.socket, 'POST', '/containers/x/pause')).status).toBe(501);
 });
 
+test('what there is none of is empty', async () => {
+  expect((await send(engine.socket, 'GET', '/plugins')).json).toEqual([]);
+  const prune = (filters: unknown) =>
+    send(engine.socket, 'POST', `/build/prune?filters=${encodeURIComponent(JSON.stringify(filters))}`);
+  expect(await prune({ until: ['1h'] })).toMatchObject({ status: 200, json: { CachesDeleted: [], SpaceReclaimed: 0 } });
+  expect(await prune([])).toMatchObject({ status: 400, json: { message: 'invalid filter' } });
+});
+
 test('an Upgrade header on an ordinary request is ignored', async () => {
   const got = await send(engine.socket, 'GET', '/_ping', undefined, { connection: 'Upgrade', upgrade: 'TLS/1.2' });
   expect(got).toMatchObject({ status: 200, text: 'OK' });

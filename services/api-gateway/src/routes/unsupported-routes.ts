@@ -1,3 +1,4 @@
+import { apiVersion, parseFilters } from '@flotilla/docker-api';
 import { notFound, unavailable, unimplemented } from '@flotilla/errors';
 import type { ApiCall } from '../http/api-call.js';
 import type { Method, Route } from '../http/route-table.js';
@@ -8,7 +9,6 @@ const NOT_A_MANAGER =
 /** Endpoints of the Engine API that exist here by name only: method, path, what is missing. */
 const MISSING: readonly (readonly [Method, string, string])[] = [
   ['POST', '/build', 'building images is not implemented: build elsewhere and load or pull the image'],
-  ['POST', '/build/prune', 'the build cache is not implemented'],
   ['POST', '/build/cancel', 'building images is not implemented'],
   ['POST', '/session', 'BuildKit sessions are not implemented'],
   ['POST', '/grpc', 'the BuildKit API is not implemented'],
@@ -72,9 +72,19 @@ const ONE_PLUGIN: readonly (readonly [Method, string])[] = [
   ['POST', '/plugins/{name...}/set'],
 ];
 
-/** Known endpoints without anything behind them: a sentence instead of `page not found`. */
+/** Known endpoints without anything behind them: a sentence instead of `page not found`, or what an engine without any answers. */
 export const unsupportedRoutes = (): Route[] => [
   { method: 'GET', path: '/plugins', handler: (call) => call.json(200, []) },
+  // `docker system prune` asks for it last.
+  {
+    method: 'POST',
+    path: '/build/prune',
+    since: apiVersion(1, 31),
+    handler: (call) => {
+      parseFilters(call.query.get('filters'));
+      call.json(200, { CachesDeleted: [], SpaceReclaimed: 0 });
+    },
+  },
   ...ONE_PLUGIN.map(([method, path]) => ({
     method,
     path,
