@@ -85,11 +85,15 @@ export class Images {
     const removed: RemovalPlan['removed'] = [];
     let reclaimedBytes = 0;
     let { revision } = catalog;
-    for (const image of catalog.all()) {
+    const ids: (Digest | '')[] = catalog.all().map(({ record }) => record.id);
+    for (const id of ids) {
       signal.throwIfAborted();
-      if (!isPrunable(image, filter)) continue;
+      const image = id === '' ? undefined : catalog.get(id);
+      if (image === undefined || !isPrunable(image, filter)) continue;
       const plan = planPrune(catalog, image.record.id);
       if (plan === undefined) continue;
+      // It may have been passed over for the sake of this one.
+      ids.push(image.record.parent);
       const deletedLayers = this.#layersLeftBy(plan);
       for (const chainId of deletedLayers) reclaimedBytes += this.layerBytes(chainId);
       revision = await catalog.commit(changeOf(plan));

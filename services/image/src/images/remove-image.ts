@@ -158,7 +158,7 @@ class Removal {
     if (image === undefined) return;
     const problem = this.#conflictOf(image, { soft: !force, references: true });
     if (problem !== undefined) {
-      if (quiet && (this.#left(image.record.id, image.references).length > 0 || problem.isUsed)) return;
+      if (quiet && (this.#left(image.record.id, image.references).length > 0 || problem.isNeeded)) return;
       throw problem.error;
     }
     for (const reference of this.#left(id, image.references)) this.#untag([image], reference);
@@ -172,11 +172,12 @@ class Removal {
   #conflictOf(
     image: CatalogImage,
     checks: { soft: boolean; references: boolean },
-  ): { error: EngineError; isUsed: boolean } | undefined {
+  ): { error: EngineError; isNeeded: boolean } | undefined {
     const { id } = image.record;
-    const refuse = (how: 'cannot be forced' | 'must be forced', why: string, isUsed = false) => ({
+    // By a container or a child: then taking the name was all there was to do.
+    const refuse = (how: 'cannot be forced' | 'must be forced', why: string, isNeeded = true) => ({
       error: conflict(`conflict: unable to delete ${shortId(id)} (${how}) - ${why}`),
-      isUsed,
+      isNeeded,
     });
     const gone = new Set<string>(this.#removeImages);
     if (this.#catalog.childrenOf(id).some((child) => !gone.has(child))) {
@@ -186,15 +187,15 @@ class Removal {
     const runner = image.leases.find(isRunning);
     if (runner !== undefined) {
       const why = `image is being used by running container ${shortId(runner.containerId)}`;
-      return refuse('cannot be forced', why, true);
+      return refuse('cannot be forced', why);
     }
     if (!checks.soft) return undefined;
     if (checks.references && this.#left(image.record.id, image.references).length > 0) {
-      return refuse('must be forced', 'image is referenced in multiple repositories');
+      return refuse('must be forced', 'image is referenced in multiple repositories', false);
     }
     const stopped = image.leases[0];
     if (stopped === undefined) return undefined;
-    return refuse('must be forced', `image is being used by stopped container ${shortId(stopped.containerId)}`, true);
+    return refuse('must be forced', `image is being used by stopped container ${shortId(stopped.containerId)}`);
   }
 
   /** The names that still stand for the image. */
