@@ -15,6 +15,8 @@ describe('a full disk', () => {
   let whole: Footprint;
   beforeAll(async () => {
     t = await startTestEngine({
+      // A cache would give way, and what does not fit would.
+      daemonJson: { 'registry-cache-size': 0 },
       prepare: (directory) => {
         mkdirSync(`${directory}/engine/data`, { recursive: true, mode: 0o711 });
         execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=128m', 'flotilla-full', `${directory}/engine/data`]);

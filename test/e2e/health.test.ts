@@ -36,8 +36,8 @@ describe('health checks', () => {
     await t.ok('exec', 'web', 'rm', '/tmp/ok');
     await becomes('web', 'unhealthy');
     expect(await t.ok('ps', '--format', '{{.Status}}')).toMatch(/\(unhealthy\)$/);
-    const [last] = JSON.parse(await t.ok('inspect', '-f', '{{json .State.Health.Log}}', 'web')) as object[];
-    expect(last).toMatchObject({ ExitCode: 1, Output: 'looked\n' });
+    const results = JSON.parse(await t.ok('inspect', '-f', '{{json .State.Health.Log}}', 'web')) as object[];
+    expect(results.at(-1)).toMatchObject({ ExitCode: 1, Output: 'looked\n' });
     await t.ok('exec', 'web', 'touch', '/tmp/ok');
     await becomes('web', 'healthy');
     const told = await t.ok(
