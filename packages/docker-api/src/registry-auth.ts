@@ -20,6 +20,8 @@ export const ANONYMOUS: RegistryAuth = {
   serverAddress: '',
 };
 
+const FIELDS = new Set(['username', 'password', 'auth', 'identitytoken', 'registrytoken', 'serveraddress']);
+
 const invalid = (reason: string, cause?: unknown): Error =>
   invalidArgument(`invalid X-Registry-Auth header: ${reason}`, { cause });
 
@@ -43,16 +45,17 @@ export function decodeRegistryAuth(header: string | undefined): RegistryAuth {
 /**
  * Read one credentials object of a JSON document; keys are matched without regard to case.
  * The older `auth` field (base64 of `user:password`) counts when no user name is given.
- * @throws EngineError `invalidArgument` for anything but an object of strings.
+ * @throws EngineError `invalidArgument` for anything but an object, or a field that is no string; other keys are ignored.
  */
 export function registryAuthFrom(raw: unknown): RegistryAuth {
   if (raw === null || raw === undefined) return ANONYMOUS;
   if (typeof raw !== 'object' || Array.isArray(raw)) throw invalid('must be a valid JSON object');
   const fields = new Map<string, string>();
   for (const [key, value] of Object.entries(raw)) {
-    if (value === null) continue;
-    if (typeof value !== 'string') continue;
-    fields.set(key.toLowerCase(), value);
+    const name = key.toLowerCase();
+    if (value === null || !FIELDS.has(name)) continue;
+    if (typeof value !== 'string') throw invalid(`${name} must be a string`);
+    fields.set(name, value);
   }
   let username = fields.get('username') ?? '';
   let password = fields.get('password') ?? '';

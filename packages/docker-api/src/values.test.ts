@@ -66,6 +66,9 @@ test('credentials come in both alphabets, padded or not', () => {
   expect(() => decodeRegistryAuth('not base64!')).toThrow(
     'invalid X-Registry-Auth header: must be a valid base64url-encoded string',
   );
+  expect(() => decodeRegistryAuth(Buffer.from('{"Password":5}').toString('base64url'))).toThrow(
+    'invalid X-Registry-Auth header: password must be a string',
+  );
   expect(() => decodeRegistryAuth('bm90IGpzb24')).toThrow(
     'invalid X-Registry-Auth header: must be a valid JSON object',
   );

@@ -67,6 +67,17 @@ test('load streams its body, and a refusal in the middle is a reply', async () =
   });
 });
 
+test('a platform is text throughout', async () => {
+  engine.addImage('busybox:latest');
+  const platform = encodeURIComponent('{"os":"linux","architecture":5}');
+  for (const path of ['/images/get?names=busybox&platform=', '/images/busybox/json?platform=']) {
+    expect(await get(path + platform)).toMatchObject({
+      status: 400,
+      json: { message: 'failed to parse platform: architecture is not a string' },
+    });
+  }
+});
+
 test('images are found by name, id and prefix, and shaped by version', async () => {
   const busybox = engine.addImage('busybox:latest', { repoDigests: [`busybox@sha256:${'3'.repeat(64)}`] });
   const hex = busybox.id.slice('sha256:'.length);

@@ -44,6 +44,12 @@ test.each([
   expect(() => decodeJson(text, request)).toThrow(message);
 });
 
+test('what is nested without end is refused, or passed over where nobody asks for it', () => {
+  const [open, close] = ['['.repeat(200_000), ']'.repeat(200_000)];
+  expect(() => decodeJson(`{"a":${open}`, request)).toThrow('invalid JSON: exceeded max depth');
+  expect(decodeJson(`{"a":${open}${close},"Tty":true}`, request)).toEqual({ Tty: true });
+});
+
 test('unknown fields are ignored, names match in any case, null is absent', () => {
   expect(decodeJson('{"tty":true,"nonsense":{"a":[1]},"Env":null,"cmd":"sh"}', request)).toEqual({
     Tty: true,

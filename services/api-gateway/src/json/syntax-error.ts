@@ -13,6 +13,8 @@ export function describeJsonError(
     scanner.value('looking for beginning of value');
   } catch (error) {
     if (error instanceof SyntaxError) return { reason: 'syntax', message: error.message };
+    // The stack may end before Go's limit does.
+    if (error instanceof RangeError) return { reason: 'syntax', message: 'exceeded max depth' };
     throw error;
   }
   return { reason: 'trailing' };

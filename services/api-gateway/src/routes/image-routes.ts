@@ -192,8 +192,9 @@ const platformList = (texts: readonly string[]): common.Platform[] =>
         throw invalidArgument('failed to parse platform: invalid JSON', { cause });
       }
       const field = (key: string): string => {
-        const value = (raw as Record<string, unknown>)[key];
-        return typeof value === 'string' ? value : '';
+        const value = (raw as Record<string, unknown>)[key] ?? '';
+        if (typeof value !== 'string') throw invalidArgument(`failed to parse platform: ${key} is not a string`);
+        return value;
       };
       return {
         os: field('os'),
