@@ -24,6 +24,7 @@ import { isRunning } from '../shapes/container-state.js';
 import { dataOf, platformOf } from './container-routes.js';
 import { BULK_MS, SLOW_MS, changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
+import { inLargeParts } from './large-parts.js';
 import { streamProgress } from './progress-stream.js';
 import { nowNs, pruneSelection } from './prune-filters.js';
 
@@ -48,7 +49,7 @@ export function imageRoutes(context: GatewayContext): Route[] {
         const start: image.LoadStart = { quiet: booleanValue(call.query.get('quiet')), platforms: platformsOf(call) };
         async function* requests(): AsyncGenerator<image.LoadImagesRequest> {
           yield { frame: { $case: 'start', value: start } };
-          for await (const chunk of call.body()) yield { frame: { $case: 'data', value: chunk } };
+          for await (const chunk of inLargeParts(call.body())) yield { frame: { $case: 'data', value: chunk } };
         }
         await streamProgress(call, peers.image.loadImages(requests(), streaming(call)), settle);
       },
@@ -353,7 +354,7 @@ async function importImage({ peers, model }: GatewayContext, call: ApiCall): Pro
   };
   async function* requests(): AsyncGenerator<image.ImportImageRequest> {
     yield { frame: { $case: 'start', value: start } };
-    const data = url === undefined ? call.body() : download(peers, call, url);
+    const data = url === undefined ? inLargeParts(call.body()) : download(peers, call, url);
     for await (const chunk of data) yield { frame: { $case: 'data', value: chunk } };
   }
   const { imageId, revision } = await peers.image.importImage(requests(), streaming(call));
