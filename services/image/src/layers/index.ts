@@ -7,6 +7,7 @@ export type {
   LayerInput,
   LayerStoreOptions,
   PlainLayerInput,
+  StagedLayer,
   WholeBlob,
 } from './layer-store.js';
 export type { LayerCompression } from './codec-process.js';

@@ -15,6 +15,7 @@ import type { CompressedLayer, IngestedLayer, PlainLayer } from './ingest-layer.
 import { LayerPaths, chainIdOf } from './layer-paths.js';
 import type { LayerTask, LayerTaskResult, LayerTree } from './layer-tasks.js';
 import { LayerWorkers } from './layer-workers.js';
+import type { LayerThread } from './layer-workers.js';
 import { packToStream } from './pack-stream.js';
 import { registerError } from './register-error.js';
 import { headBytes, unpackBlob, unpackGrowing } from './unpack-blob.js';
@@ -46,20 +47,39 @@ interface LayerRequest extends LayerPlace {
   onProgress?: (readBytes: number) => void;
 }
 
-export interface PlainLayerInput {
+export interface PlainLayerSource {
   source: PlainLayer;
   /** Compressed file to make; must not exist, and is the caller's to remove. */
   targetPath: string;
+  signal?: AbortSignal | undefined;
+  /** Bytes of a file read so far, about ten times a second. */
+  onProgress?: ((readBytes: number) => void) | undefined;
+}
+
+export interface StagedPlace {
   /** The stack that this layer lies on; none for the lowest. */
   parentChainId?: string | undefined;
   /** What the tar must hash to, if that is known. */
   diffId?: string | undefined;
   /** Told the chain id before the layer can be seen, to keep it from being removed. */
   claim: (chainId: string) => void;
-  signal?: AbortSignal | undefined;
-  /** Bytes of a file read so far, about ten times a second. */
-  onProgress?: ((readBytes: number) => void) | undefined;
 }
+
+export type PlainLayerInput = PlainLayerSource & StagedPlace;
+
+/** A layer that has been unpacked and compressed before anybody knows where it belongs. Disposing removes it unless it has a place. */
+export interface StagedLayer extends AsyncDisposable {
+  readonly compressed: CompressedLayer;
+  /** Set as soon as `place` has begun. */
+  readonly isPlaced: boolean;
+  /**
+   * Gives it its place, once. A layer of this chain id that is there meanwhile stays.
+   *
+   * @throws EngineError `dataLoss` when it has another DiffID
+   */
+  place(place: StagedPlace): Promise<AppliedLayer>;
+}
+
 /** A layer to unpack, from a blob that is there or, `growing`, one that is being downloaded. */
 export type LayerInput = LayerRequest & (WholeBlob | { growing: GrowingBlob });
 
@@ -341,32 +361,65 @@ export class LayerStore implements AsyncDisposable {
    * @throws EngineError `dataLoss` when archive or DiffID are wrong, `cancelled` after `signal`; nothing stays
    */
   async ingestLayer(input: PlainLayerInput): Promise<CompressedLayer & AppliedLayer> {
-    const { source, targetPath, onProgress } = input;
     const signal = input.signal ?? never;
+    await using staged = await this.#workers.withWorker(signal, (thread) => this.#stage(thread, input, signal));
+    return { ...staged.compressed, ...(await staged.place(input)) };
+  }
+
+  /**
+   * As `ingestLayer`, for a layer that is still arriving and whose place is not known yet. Undefined, with the source
+   * untouched, when as many arrive already as may at once.
+   *
+   * @throws EngineError `dataLoss` when it is no layer, `cancelled` after `signal`, or the source's own error; nothing stays
+   */
+  async stageLayer(input: PlainLayerSource): Promise<StagedLayer | undefined> {
+    if (!this.#workers.hasFreeFollower) return undefined;
+    const signal = input.signal ?? never;
+    return this.#workers.withFollower(signal, (thread) => this.#stage(thread, input, signal));
+  }
+
+  async #stage(
+    thread: LayerThread,
+    { source, targetPath, onProgress }: PlainLayerSource,
+    signal: AbortSignal,
+  ): Promise<StagedLayer> {
     const temporaryDirectory = join(this.#paths.layers, `.tmp-${randomBytes(8).toString('hex')}`);
     const directory = join(temporaryDirectory, 'diff');
-    this.#ingesting.add(temporaryDirectory);
-    try {
-      const ingested = await this.#workers.withWorker(signal, async (thread) => {
-        await mkdir(temporaryDirectory, { mode: 0o700 });
-        await mkdir(directory, { mode: 0o755 });
-        return ingestLayer(thread, { source, directory, targetPath, signal, onProgress });
-      });
-      const { diffId } = ingested;
-      if (input.diffId !== undefined && input.diffId !== diffId) {
-        throw registerError(
-          dataLoss(
-            `filesystem layer verification failed for digest ${input.diffId}: the layer's content has ${diffId}`,
-          ),
-        );
-      }
-      const chainId = chainIdOf(input.parentChainId, diffId);
-      input.claim(chainId);
-      const sizeBytes = await this.#publish(temporaryDirectory, chainId, input.parentChainId, ingested);
-      return { ...ingested, chainId, sizeBytes };
-    } finally {
+    const discard = async (): Promise<void> => {
       await rm(temporaryDirectory, { recursive: true, force: true });
       this.#ingesting.delete(temporaryDirectory);
+    };
+    this.#ingesting.add(temporaryDirectory);
+    try {
+      await mkdir(temporaryDirectory, { mode: 0o700 });
+      await mkdir(directory, { mode: 0o755 });
+      const ingested = await ingestLayer(thread, { source, directory, targetPath, signal, onProgress });
+      const { diffId } = ingested;
+      let isPlaced = false;
+      return {
+        compressed: ingested,
+        get isPlaced() {
+          return isPlaced;
+        },
+        place: async ({ parentChainId, diffId: expected, claim }) => {
+          if (expected !== undefined && expected !== diffId) {
+            throw registerError(
+              dataLoss(
+                `filesystem layer verification failed for digest ${expected}: the layer's content has ${diffId}`,
+              ),
+            );
+          }
+          isPlaced = true;
+          const chainId = chainIdOf(parentChainId, diffId);
+          claim(chainId);
+          const sizeBytes = await this.#publish(temporaryDirectory, chainId, parentChainId, ingested);
+          return { chainId, sizeBytes };
+        },
+        [Symbol.asyncDispose]: discard,
+      };
+    } catch (error) {
+      await discard();
+      throw error;
     }
   }
 

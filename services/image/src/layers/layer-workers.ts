@@ -12,8 +12,8 @@ const youngGenerationMiB = 4;
 
 /**
  * The worker threads that read and write layers: as many as there are cores, two to four, and as many again for blobs
- * that are still being downloaded, so that a slow registry keeps nobody waiting. Started when needed, gone when idle for
- * ten seconds.
+ * and layers that are still arriving, so that a slow registry or client keeps nobody waiting. Started when needed, gone
+ * when idle for ten seconds.
  */
 export class LayerWorkers implements AsyncDisposable {
   readonly #turns: Turns;
@@ -30,6 +30,11 @@ export class LayerWorkers implements AsyncDisposable {
   /** Waits for a free thread and gives it to `use`, which may run several tasks on it. */
   withWorker<T>(signal: AbortSignal, use: (worker: LayerThread) => Promise<T>): Promise<T> {
     return this.#take(this.#turns, signal, use);
+  }
+
+  /** Whether `withFollower` would begin at once. */
+  get hasFreeFollower(): boolean {
+    return this.#followerTurns.isFree;
   }
 
   /** As `withWorker`, for a task that waits for a download most of the time. */
@@ -118,6 +123,10 @@ class Turns {
 
   constructor(limit: number) {
     this.#limit = limit;
+  }
+
+  get isFree(): boolean {
+    return this.#taken < this.#limit;
   }
 
   /** @throws EngineError `cancelled` after `signal` */

@@ -6,8 +6,9 @@ import { maxConfigBytes, sha256Digest } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
 import { extract } from 'tar-stream';
 import type { Extract } from 'tar-stream';
-import type { LayerCompression } from '../layers/index.js';
+import type { LayerCompression, StagedLayer } from '../layers/index.js';
 import { compressionOf } from '../pull/blob-compression.js';
+import { EntryReader } from './entry-reader.js';
 
 /** A file of an archive, spooled to the disk. */
 export interface ArchiveFile {
@@ -16,31 +17,51 @@ export interface ArchiveFile {
   readonly compression: LayerCompression;
   /** Known for compressed and small files, those that are kept as they are; empty for large plain ones. */
   readonly digest: Digest | '';
+  /** For a plain layer that was unpacked while it came: then `path` is what it was compressed into. */
+  readonly arrived?: ArrivedLayer | undefined;
+}
+
+/** A layer, or what was wrong with it: whether that matters is known when the whole archive is there. */
+export type ArrivedLayer = { readonly layer: StagedLayer } | { readonly failure: unknown };
+
+export interface ArchiveStore {
+  /** Name for a new file. */
+  readonly scratchPath: () => string;
+  /** Unpack and compress a plain layer while it comes; undefined when that cannot be done now. */
+  readonly stage: (source: AsyncIterable<Buffer>, targetPath: string) => Promise<StagedLayer | undefined>;
+  /** Whether a layer of that DiffID need not be unpacked, since it is there already. */
+  readonly isKnown: (diffId: Digest | '') => boolean;
 }
 
 const maxFiles = 20_000;
 const maxLinks = 16;
 const hashAlwaysBelow = 16 * 1024 * 1024;
+/** Smaller files may be configurations or manifests that happen to look like a tar. */
+const stageFrom = maxConfigBytes + 1;
+const tarBlockBytes = 512;
 
 /**
  * An archive of images on the disk, its files by their names inside. Names are looked up, never used as paths here.
+ *
+ * A large plain tar can only be a layer: it is unpacked while it comes, whatever the archive will say about it.
  * Disposing removes what nobody has taken.
  */
 export class ImageArchive implements AsyncDisposable {
   readonly #files = new Map<string, ArchiveFile>();
   readonly #links = new Map<string, string>();
-  readonly #scratchPath: () => string;
+  readonly #store: ArchiveStore;
   readonly #spooled = new Set<string>();
+  readonly #staged: StagedLayer[] = [];
+  #receiving: Promise<void> = Promise.resolve();
 
-  constructor(scratchPath: () => string) {
-    this.#scratchPath = scratchPath;
+  constructor(store: ArchiveStore) {
+    this.#store = store;
   }
 
   /** Spool a plain tar. @throws EngineError `dataLoss` for what is no tar or is cut short. */
   async receive(source: AsyncIterable<Buffer>): Promise<void> {
     const tar = extract();
     let entries = 0;
-    let receiving = Promise.resolve();
     tar.on('entry', (header, stream, next) => {
       entries += 1;
       const settle = (error?: Error): void => next(error);
@@ -48,8 +69,8 @@ export class ImageArchive implements AsyncDisposable {
         settle(invalidArgument(`invalid archive: more than ${maxFiles} entries`));
         return;
       }
-      receiving = this.#receiveEntry(header, stream);
-      receiving.then(
+      this.#receiving = this.#receiveEntry(header, stream);
+      this.#receiving.then(
         () => settle(),
         (error: unknown) => settle(error instanceof Error ? error : new Error(String(error))),
       );
@@ -59,7 +80,7 @@ export class ImageArchive implements AsyncDisposable {
     } catch (error) {
       if (isEngineError(error)) throw error;
       // A file that cannot be written ends its entry, and so the archive: the first failure is the one to tell.
-      const cause = await receiving.then(
+      const cause = await this.#receiving.then(
         () => error,
         (first: unknown) => first,
       );
@@ -69,7 +90,12 @@ export class ImageArchive implements AsyncDisposable {
   }
 
   async #receiveEntry(
-    header: { name: string; type?: string | null | undefined; linkname?: string | null | undefined },
+    header: {
+      name: string;
+      type?: string | null | undefined;
+      linkname?: string | null | undefined;
+      size?: number | undefined;
+    },
     stream: AsyncIterable<unknown> & { resume(): unknown },
   ): Promise<void> {
     const name = cleanName(header.name);
@@ -81,15 +107,41 @@ export class ImageArchive implements AsyncDisposable {
       stream.resume();
       return;
     }
-    const path = this.#scratchPath();
+    const entry = new EntryReader(stream as AsyncIterable<Buffer>);
+    const head = await entry.peek(tarBlockBytes);
+    const isLayer = (header.size ?? 0) >= stageFrom && isTar(head) && !this.#store.isKnown(diffIdIn(name));
+    const file =
+      (isLayer ? await this.#stageEntry(entry, header.size ?? 0) : undefined) ?? (await this.#spoolEntry(entry, head));
+    this.#files.set(name, file);
+  }
+
+  async #stageEntry(entry: EntryReader, size: number): Promise<ArchiveFile | undefined> {
+    const path = this.#store.scratchPath();
+    this.#spooled.add(path);
+    const file = { path, size, compression: 'none', digest: '' } as const;
+    try {
+      const layer = await this.#store.stage(entry.chunks(), path);
+      if (layer === undefined) return undefined;
+      this.#staged.push(layer);
+      await entry.drain();
+      return { ...file, arrived: { layer } };
+    } catch (failure) {
+      // What is no layer may be no part of an image either; anything else ends the load.
+      if (!isEngineError(failure, 'dataLoss') && !isEngineError(failure, 'invalidArgument')) throw failure;
+      await entry.drain();
+      return { ...file, arrived: { failure } };
+    }
+  }
+
+  async #spoolEntry(entry: EntryReader, head: Buffer): Promise<ArchiveFile> {
+    const path = this.#store.scratchPath();
     this.#spooled.add(path);
     const file = await open(path, 'wx', 0o600);
     const hash = createHash('sha256');
     let size = 0;
-    let compression: LayerCompression = 'none';
+    const compression = compressionOf(head);
     try {
-      for await (const chunk of stream as AsyncIterable<Buffer>) {
-        if (size === 0) compression = compressionOf(chunk);
+      for await (const chunk of entry.chunks()) {
         if (compression !== 'none' || size < hashAlwaysBelow) hash.update(chunk);
         let done = 0;
         while (done < chunk.length) done += (await file.write(chunk, done, chunk.length - done)).bytesWritten;
@@ -99,7 +151,7 @@ export class ImageArchive implements AsyncDisposable {
       await file.close();
     }
     const isWhole = compression !== 'none' || size <= hashAlwaysBelow;
-    this.#files.set(name, { path, size, compression, digest: isWhole ? sha256Digest(hash.digest('hex')) : '' });
+    return { path, size, compression, digest: isWhole ? sha256Digest(hash.digest('hex')) : '' };
   }
 
   /** The file of that name, symbolic links followed; undefined if there is none. */
@@ -120,12 +172,14 @@ export class ImageArchive implements AsyncDisposable {
     const file = this.find(name);
     if (file === undefined)
       throw invalidArgument(`invalid archive: does not contain ${JSON.stringify(name.slice(0, 200))}`);
-    if (file.size > limit)
+    if (file.size > limit || file.arrived !== undefined)
       throw invalidArgument(`invalid archive: ${name.slice(0, 200)} is larger than ${limit} bytes`);
     return readFile(file.path);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#receiving.catch(() => undefined); // whoever failed has been told why
+    for (const layer of this.#staged) await layer[Symbol.asyncDispose]();
     for (const path of this.#spooled) await rm(path, { force: true });
   }
 }
@@ -133,6 +187,16 @@ export class ImageArchive implements AsyncDisposable {
 /** Relative, without `.` and `..`. */
 function cleanName(name: string): string {
   return posix.normalize(`/${name}`).slice(1).replace(/\/$/, '');
+}
+
+/** The digest by which most programs call the layers in an archive: `<hex>.tar`, `blobs/sha256/<hex>`; empty for other names. */
+function diffIdIn(name: string): Digest | '' {
+  const hex = /(?:^|\/)([0-9a-f]{64})(?:\.tar)?$/.exec(name)?.[1];
+  return hex === undefined ? '' : sha256Digest(hex);
+}
+
+function isTar(head: Buffer): boolean {
+  return head.length >= tarBlockBytes && head.subarray(257, 262).toString('latin1') === 'ustar';
 }
 
 function isSystemError(error: unknown): boolean {

@@ -35,19 +35,37 @@ export async function loadImages(
   log: ProgressLog,
   signal: AbortSignal,
 ): Promise<bigint> {
-  await using archive = new ImageArchive(() => deps.content.scratchPath());
+  const { catalog, content, layers } = deps;
+  const present = presentLayers(deps);
+  await using archive = new ImageArchive({
+    scratchPath: () => content.scratchPath(),
+    stage: (layer, targetPath) => layers.stageLayer({ source: layer, targetPath, signal }),
+    isKnown: (diffId) => present.has(diffId),
+  });
   await archive.receive(decompressed(source));
   signal.throwIfAborted();
-  let revision = deps.catalog.revision;
-  for (const image of await readArchive(archive, options.platforms)) {
-    const hold = deps.catalog.hold();
-    try {
+  let revision = catalog.revision;
+  // One for all: a file of the archive may be a layer of several images, and is taken by the first.
+  const hold = catalog.hold();
+  try {
+    for (const image of await readArchive(archive, options.platforms)) {
       revision = await loadImage(deps, archive, image, options.quiet ? undefined : log, log, hold, signal);
-    } finally {
-      await hold.release();
     }
+  } finally {
+    await hold.release();
   }
   return revision;
+}
+
+/** DiffIDs of layers that {@link reuseLayer} would take. */
+function presentLayers({ catalog, content, layers }: LoadDeps): Set<string> {
+  const present = new Set<string>();
+  for (const { record } of catalog.all()) {
+    for (const { diffId, chainId, blob } of record.layers) {
+      if (layers.has(chainId) && content.has(blob.digest)) present.add(diffId);
+    }
+  }
+  return present;
 }
 
 async function loadImage(

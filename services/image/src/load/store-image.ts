@@ -5,7 +5,7 @@ import type { Digest } from '@flotilla/oci';
 import type { Hold } from '../catalog/catalog.js';
 import type { BlobRecord, ImageRecord, LayerRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
-import type { LayerCompression, LayerStore } from '../layers/index.js';
+import type { LayerCompression, LayerStore, StagedLayer } from '../layers/index.js';
 
 export interface StoreDeps {
   readonly content: ContentStore;
@@ -20,6 +20,8 @@ export interface LayerFile {
   readonly compression: LayerCompression;
   /** Of the file; empty if unknown, then it is plain. */
   readonly digest: Digest | '';
+  /** What it was made into while it came; then the file is what it was compressed into. */
+  readonly arrived?: { readonly layer: StagedLayer } | { readonly failure: unknown } | undefined;
 }
 
 /**
@@ -36,9 +38,9 @@ export async function storeLayer(
   signal: AbortSignal,
   onProgress: (readBytes: number) => void,
 ): Promise<{ record: LayerRecord; sizeBytes: number }> {
-  const { compression } = file;
+  const { arrived } = file;
   hold.layers([layer.chainId]);
-  const apply = (blobPath: string): Promise<{ sizeBytes: bigint }> =>
+  const apply = (blobPath: string, compression: LayerCompression): Promise<{ sizeBytes: bigint }> =>
     layers.applyLayer({
       blobPath,
       compression,
@@ -47,10 +49,22 @@ export async function storeLayer(
       signal,
       onProgress,
     });
+  if (arrived !== undefined) {
+    if ('failure' in arrived) throw arrived.failure;
+    const staged = arrived.layer;
+    const blob = await adoptCompressed(content, file.path, staged.compressed, hold);
+    // It has one place; a layer that occurs several times is unpacked again for the others.
+    const { sizeBytes } = staged.isPlaced
+      ? await apply(content.path(blob.digest), 'gzip')
+      : await staged.place({ ...layer, claim: () => undefined });
+    onProgress(file.size);
+    return { record: { diffId: layer.diffId, chainId: layer.chainId, blob }, sizeBytes: Number(sizeBytes) };
+  }
+  const { compression } = file;
   if (compression !== 'none' && file.digest !== '') {
     hold.blobs([file.digest]);
     await content.adopt(file.digest, file.path);
-    const { sizeBytes } = await apply(content.path(file.digest));
+    const { sizeBytes } = await apply(content.path(file.digest), compression);
     const mediaType = compression === 'gzip' ? mediaTypes.ociLayerGzip : mediaTypes.ociLayerZstd;
     const blob: BlobRecord = { digest: file.digest, size: content.sizeOf(file.digest) ?? file.size, mediaType };
     return { record: { ...layer, blob }, sizeBytes: Number(sizeBytes) };
