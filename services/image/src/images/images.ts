@@ -92,8 +92,8 @@ export class Images {
       if (image === undefined || !isPrunable(image, filter)) continue;
       const plan = planPrune(catalog, image.record.id);
       if (plan === undefined) continue;
-      // It may have been passed over for the sake of this one.
-      ids.push(image.record.parent);
+      // Parents may have been passed over for the sake of these.
+      ids.push(...plan.removeImages.flatMap((gone) => catalog.get(gone)?.record.parent ?? []));
       const deletedLayers = this.#layersLeftBy(plan);
       for (const chainId of deletedLayers) reclaimedBytes += this.layerBytes(chainId);
       revision = await catalog.commit(changeOf(plan));

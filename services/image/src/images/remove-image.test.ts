@@ -61,7 +61,11 @@ describe('of images that others were made from', () => {
     await expect(remove(middle.id, true)).rejects.toThrow(message);
   });
 
-  it('prune removes them all, children first', async () => {
+  it.each([
+    ['each with a name', []],
+    ['one between without a name', [parseReference('middle:1')]],
+  ])('prune removes them all, children first: %s', async (_, unname) => {
+    await catalog.commit({ unname });
     const images = new Images({ catalog, layers: {} as never, now: () => new Date() });
     const filter = { dangling: false, until: undefined, matchesLabels: () => true };
     const { removed } = await images.prune(filter, new AbortController().signal);
