@@ -36,7 +36,11 @@ export function examineMachine(): Finding[] {
     finding('runs as root', process.getuid?.() === 0, 'start it as root'),
     finding(`Linux ${oldestKernel.join('.')} or newer (${release()})`, isNewEnough(release()), 'use a newer kernel'),
     finding('cgroups on /sys/fs/cgroup', hasCgroups(), 'mount the cgroup hierarchies'),
-    finding('overlay file system', hasOverlay(), 'load the overlay module'),
+    finding(
+      'overlay file system',
+      hasOverlay(),
+      'load the overlay module; without it containers copy their images (storage driver vfs)',
+    ),
     ...programs.map(([program, source]) => finding(program, isOnPath(program), `apt-get install ${source}`)),
     ...files.map(([path, source]) => finding(path, existsSync(path), `apt-get install ${source}`)),
   ];

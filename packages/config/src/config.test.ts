@@ -129,6 +129,7 @@ describe('daemon settings', () => {
     [{ hosts: ['tcp://0.0.0.0:2375'] }, [], 'hosts.0: only unix:///path is implemented yet'],
     [{ 'userns-remap': 'default' }, [], 'userns-remap is not implemented'],
     [{ 'live-restore': false }, [], 'live-restore: false is not implemented'],
+    [{ 'storage-driver': 'btrfs' }, [], 'storage-driver: expected one of overlay2, overlayfs, vfs'],
     [{ bip: '300.1.1.1/16' }, [], 'bip: expected an address'],
     [{ dns: ['nope'] }, [], 'dns.0: expected an IP address'],
     [{ 'data-root': 'relative' }, [], 'data-root: expected an absolute path'],
@@ -155,6 +156,14 @@ describe('daemon settings', () => {
     expect(settings({ 'api-cors-header': '*', 'storage-driver': 'overlay2' }).notices).toEqual([
       expect.stringContaining('api-cors-header is no longer used'),
     ]);
+  });
+
+  it('hand the storage driver on, by one name', () => {
+    const driver = (file: object, ...argv: string[]) =>
+      serviceFiles(settings(file, ...argv), facts).image.image.storageDriver;
+    expect(driver({})).toBeUndefined();
+    expect(driver({ 'storage-driver': 'vfs' })).toBe('vfs');
+    expect(driver({}, '--storage-driver', 'overlayfs')).toBe('overlay2');
   });
 
   it('need a named file, not the default one', () => {

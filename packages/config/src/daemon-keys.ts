@@ -59,6 +59,9 @@ const registryListen = z
     ),
   );
 
+/** dockerd knows its overlay driver by both names. */
+const storageDrivers = ['overlay2', 'overlayfs', 'vfs'];
+
 const ulimit = z.strictObject({
   Name: z.string(),
   Soft: z.optional(z.int().check(z.gte(-1))),
@@ -84,6 +87,9 @@ export const daemonSchema = z.strictObject({
 
   'registry-mirrors': z.optional(z.array(check((text) => /^https?:\/\//.test(text), 'expected an http(s) URL'))),
   'insecure-registries': z.optional(strings),
+  'storage-driver': z.optional(
+    check((text) => storageDrivers.includes(text), `expected one of ${storageDrivers.join(', ')}`),
+  ),
   'max-concurrent-downloads': z.optional(positive),
   'max-concurrent-uploads': z.optional(positive),
   'max-download-attempts': z.optional(positive),
@@ -141,7 +147,6 @@ export type DaemonFile = z.output<typeof daemonSchema>;
 /** Keys whose value must be the one that this engine always works by; anything else is refused as not implemented. */
 export const fixedKeys: Readonly<Record<string, readonly unknown[]>> = {
   'live-restore': [true],
-  'storage-driver': ['overlay2', 'overlayfs'],
   'firewall-backend': ['nftables'],
   ip6tables: [true, false],
   'userland-proxy': [true, false],

@@ -5,4 +5,6 @@ export const imageBlock = () =>
     maxConcurrentDownloads: z.int(),
     maxConcurrentUploads: z.int(),
     maxDownloadAttempts: z.int(),
+    /** Absent: overlay2 where it works, else vfs. */
+    storageDriver: z.optional(z.enum(['overlay2', 'vfs'])),
   });

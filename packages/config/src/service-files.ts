@@ -88,6 +88,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
         maxConcurrentDownloads,
         maxConcurrentUploads: given['max-concurrent-uploads'] ?? 5,
         maxDownloadAttempts: given['max-download-attempts'] ?? 5,
+        ...storageDriverOf(given['storage-driver']),
       },
     },
     container: {
@@ -156,6 +157,11 @@ function runtimesOf({ given }: DaemonSettings): Record<string, { path: string; r
     runtimes[name] = { path, runtimeArgs: runtimeArgs ?? [] };
   }
   return runtimes;
+}
+
+function storageDriverOf(given: string | undefined): { storageDriver?: 'overlay2' | 'vfs' } {
+  if (given === undefined) return {};
+  return { storageDriver: given === 'vfs' ? 'vfs' : 'overlay2' };
 }
 
 function proxiesOf(given: NonNullable<DaemonSettings['given']['proxies']>) {

@@ -1,4 +1,6 @@
 export { cleanName, fsPath } from './byte-paths.js';
+export { compareTrees, packChanges } from './compare-trees.js';
+export { copyMergedTree } from './copy-tree.js';
 export { listChanges } from './list-changes.js';
 export type { ChangeOptions, TreeChange } from './list-changes.js';
 export { isOpaque, mergedChild, namesIn, statOf } from './merged-directory.js';

@@ -51,6 +51,11 @@ export function listChanges(upper: string, lower: MergedDirectory, options: Chan
       }
     }
   }
+  return sortedChanges(kinds);
+}
+
+/** With the directories above each changed path. */
+export function sortedChanges(kinds: Map<string, TreeChange['kind']>): TreeChange[] {
   for (const path of [...kinds.keys()]) {
     for (let at = path.lastIndexOf('/'); at > 0; at = path.lastIndexOf('/', at - 1)) {
       const parent = path.slice(0, at);
@@ -60,7 +65,8 @@ export function listChanges(upper: string, lower: MergedDirectory, options: Chan
   return [...kinds].map(([path, kind]) => ({ path: `/${path}`, kind })).sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-function differs(now: BigIntStats, path: string, before: BigIntStats, pathBefore: string): boolean {
+/** dockerd's rule; the paths are read for capabilities only. */
+export function differs(now: BigIntStats, path: string, before: BigIntStats, pathBefore: string): boolean {
   if (now.mode !== before.mode || now.uid !== before.uid || now.gid !== before.gid || now.rdev !== before.rdev) {
     return true;
   }

@@ -18,6 +18,7 @@ export interface ServiceDetails {
   outboxPending?: bigint;
   components?: config.Component[];
   warnings?: string[];
+  storageDriver?: string;
 }
 
 export interface ConfigServiceOptions {
@@ -52,9 +53,14 @@ export function configEntry(options: ConfigServiceOptions): ServiceEntry {
       return Promise.resolve({});
     }),
     getServiceInfo: unary(async () => {
-      const { outboxPending = 0n, components = [], warnings = [] } = (await options.details?.()) ?? {};
+      const {
+        outboxPending = 0n,
+        components = [],
+        warnings = [],
+        storageDriver = '',
+      } = (await options.details?.()) ?? {};
       const { service, version, engineId } = options;
-      return { service, version, pid: process.pid, engineId, outboxPending, components, warnings };
+      return { service, version, pid: process.pid, engineId, outboxPending, components, warnings, storageDriver };
     }),
     getMetrics: unary(async () => {
       const own = (await options.ownMetrics?.()) ?? [];

@@ -1,5 +1,7 @@
+import { constants } from 'node:os';
 import type { Call, KernelPath } from './libc.js';
-import { bind, cPath, checkResult, showPath } from './libc.js';
+import { bind, cPath, checkResult, lastErrno, showPath } from './libc.js';
+import { SysError } from './sys-error.js';
 
 type Path = string | Buffer;
 const mkfifoCall: Call<[Path, number]> = bind('int mkfifo(const char *path, uint32_t mode)');
@@ -9,9 +11,12 @@ const utimensatCall: Call<[number, Path, BigInt64Array, number]> = bind(
 );
 const futimensCall: Call<[number, BigInt64Array]> = bind('int futimens(int fd, const int64_t *times)');
 const syncfsCall: Call<[number]> = bind('int syncfs(int fd)');
+const lseek: Call<[number, number, number]> = bind('int64_t lseek(int fd, int64_t offset, int whence)');
 
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
 
 /** Makes a FIFO; the umask applies to `mode`. */
 export function mkfifo(path: KernelPath, mode: number): void {
@@ -68,4 +73,16 @@ export function futimens(fd: number, mtime: FileTime, atime: FileTime = mtime): 
 /** Writes the whole file system that holds `fd` to disk: one call in place of an fsync per file. */
 export function syncfs(fd: number): void {
   checkResult(syncfsCall(fd), `sync the file system of descriptor ${fd}`);
+}
+
+/** The next stretch of an open file, from `offset` on, that is no hole; undefined when only a hole is left. Moves the file's offset. */
+export function nextData(fd: number, offset: number): { start: number; end: number } | undefined {
+  const what = `seek data in descriptor ${fd}`;
+  const start = lseek(fd, offset, SEEK_DATA);
+  if (start < 0) {
+    const errno = lastErrno();
+    if (errno === constants.errno.ENXIO) return undefined;
+    throw new SysError(what, errno);
+  }
+  return { start, end: checkResult(lseek(fd, start, SEEK_HOLE), what) };
 }

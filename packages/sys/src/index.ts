@@ -1,5 +1,5 @@
 export * from './constants.js';
-export { futimens, makeDevice, mkfifo, mknod, splitDevice, syncfs, utimensat } from './files.js';
+export { futimens, makeDevice, mkfifo, mknod, nextData, splitDevice, syncfs, utimensat } from './files.js';
 export type { FileTime } from './files.js';
 export { bind, bindSyscall, checkResult, lastErrno, libc } from './libc.js';
 export type { CArgument, Call, KernelPath } from './libc.js';
@@ -16,7 +16,7 @@ export {
 } from './mounts.js';
 export type { BindMountOptions, MountEntry, Propagation } from './mounts.js';
 export { chdir, chroot, fchdir, setns, umask, unshare } from './namespaces.js';
-export { mountOverlay } from './overlay.js';
+export { mountOverlay, tryOverlay } from './overlay.js';
 export type { OverlayMount } from './overlay.js';
 export { POLLIN, POLLOUT, duplicateFd, pipe2, poll, setPipeSize, spliceToPipe } from './pipes.js';
 export type { Pipe } from './pipes.js';

@@ -45,7 +45,15 @@ export class FakeImages {
       for (const dir of [upperDir, workDir]) mkdirSync(dir, { recursive: true });
       this.layers.set(id, request.image);
       const shown = image.Image.fromPartial({ id: `sha256:${'ab'.repeat(32)}`, config: found.config });
-      return Promise.resolve({ image: shown, lowerDirs: found.lower, upperDir, workDir, warnings: [], revision: 1n });
+      return Promise.resolve({
+        image: shown,
+        lowerDirs: found.lower,
+        upperDir,
+        workDir,
+        warnings: [],
+        revision: 1n,
+        driver: 'overlay2',
+      });
     }),
     releaseContainerLayer: unary(({ containerId }: image.ReleaseContainerLayerRequest) => {
       this.#release(containerId);

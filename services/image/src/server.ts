@@ -17,7 +17,7 @@ import { ContainerReaders } from './containers/container-readers.js';
 import { ContentStore } from './content/content-store.js';
 import { Images } from './images/images.js';
 import { ManifestSummaries } from './images/manifest-summaries.js';
-import { LayerStore } from './layers/index.js';
+import { LayerStore, chooseStorageDriver } from './layers/index.js';
 import { Puller } from './pull/pull-image.js';
 import { RegistrySource } from './pull/registry-source.js';
 import { BlobRepositories } from './push/blob-repositories.js';
@@ -49,6 +49,8 @@ export async function startImageService(
     const store = await Store.open(join(config.dataDir, 'db'), { service: 'image', schemaVersion: 1, clock });
     cleanup.push(() => store.close());
     const onBackgroundError = (err: unknown): void => log.warn({ err }, 'work on layers in the background failed');
+    const { driver, warning } = await chooseStorageDriver(config.image.storageDriver, config.dataDir);
+    if (warning !== undefined) log.warn({ driver }, warning);
     const layers = await LayerStore.open(config.dataDir, { onBackgroundError });
     cleanup.push(() => layers[Symbol.asyncDispose]());
     const content = await ContentStore.open(config.dataDir);
@@ -71,7 +73,7 @@ export async function startImageService(
     const puller = new Puller({ catalog, content, layers, source, now }, config.image.maxConcurrentDownloads);
     const images = new Images({ catalog, layers, now });
     const readers = new ContainerReaders(catalog, layers);
-    const containers = new ContainerLayers({ catalog, content, layers, readers, log, now });
+    const containers = new ContainerLayers({ catalog, content, layers, readers, driver, log, now });
     const load = { catalog, content, layers, now };
     const check = new StoreCheck({
       catalog,
@@ -93,7 +95,6 @@ export async function startImageService(
           save: { catalog, content },
           commit: { ...load, readers },
           containers,
-          layers,
           check,
           manifests,
         }),
@@ -104,7 +105,12 @@ export async function startImageService(
       engineId: config.engineId,
       clock,
       replies: store.replies,
-      details: () => Promise.resolve({ outboxPending: publisher.state.waiting }),
+      details: () =>
+        Promise.resolve({
+          outboxPending: publisher.state.waiting,
+          storageDriver: driver,
+          warnings: warning === undefined ? [] : [warning],
+        }),
       flushEvents: async () => {
         await store.outbox.flush();
         return `image-${store.outbox.lastSequence}`;

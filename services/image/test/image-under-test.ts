@@ -22,6 +22,8 @@ export type ImageClient = TypedClient<typeof image.ImageServiceService>;
 export class Engine implements AsyncDisposable {
   readonly root: TempDir;
   client!: ImageClient;
+  /** From the next start of the image service on. */
+  storageDriver: ImageConfig['image']['storageDriver'];
   #server: RunningServer | undefined;
   #proxy: ChildProcess | undefined;
   #fake: AsyncDisposable | undefined;
@@ -86,7 +88,12 @@ export class Engine implements AsyncDisposable {
   #imageConfig(): ImageConfig {
     return {
       ...this.#base('image', join(this.root.path, 'image.sock')),
-      image: { maxConcurrentDownloads: 3, maxConcurrentUploads: 5, maxDownloadAttempts: 5 },
+      image: {
+        maxConcurrentDownloads: 3,
+        maxConcurrentUploads: 5,
+        maxDownloadAttempts: 5,
+        storageDriver: this.storageDriver,
+      },
     };
   }
 

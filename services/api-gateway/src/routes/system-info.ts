@@ -161,6 +161,13 @@ export const infoShape = new VersionedShape<SystemInfo, SystemInfo>(
   ],
 );
 
+const overlayStatus = [
+  ['Supports d_type', 'true'],
+  ['Using metacopy', 'false'],
+  ['Native Overlay Diff', 'true'],
+  ['userxattr', 'false'],
+];
+
 /** Everything that `docker info` shows, of the newest version. */
 export async function systemInfo(context: GatewayContext, facts: ServiceFacts): Promise<SystemInfo> {
   const { config, model } = context;
@@ -175,6 +182,7 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
   const paused = count(ContainerStatus.PAUSED);
   const component = (name: string): configProto.Component | undefined =>
     infos.flatMap(({ components }) => components).find((entry) => entry.name === name);
+  const storageDriver = infos.find(({ service }) => service === 'image')?.storageDriver || 'overlay2';
   const commit = (name: string): { ID: string } => ({
     ID: component(name)?.details['GitCommit'] ?? component(name)?.version ?? '',
   });
@@ -186,13 +194,8 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
     ContainersPaused: paused,
     ContainersStopped: containers.length - running - paused,
     Images: images,
-    Driver: 'overlay2',
-    DriverStatus: [
-      ['Supports d_type', 'true'],
-      ['Using metacopy', 'false'],
-      ['Native Overlay Diff', 'true'],
-      ['userxattr', 'false'],
-    ],
+    Driver: storageDriver,
+    DriverStatus: storageDriver === 'overlay2' ? overlayStatus : null,
     Plugins: {
       Volume: ['local'],
       Network: ['bridge', 'host', 'null'],

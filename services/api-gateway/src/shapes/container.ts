@@ -52,6 +52,7 @@ const mountShape = (mount: container.MountPoint): MountPoint => ({
 });
 
 function graphDriver(object: container.Container): ContainerInspect['GraphDriver'] {
+  if (object.driver === 'vfs') return { Data: null, Name: 'vfs' };
   const data = {
     ID: object.id,
     LowerDir: object.lowerDirs.join(':'),

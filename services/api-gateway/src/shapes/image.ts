@@ -100,10 +100,13 @@ export const imageInspect = new VersionedShape<image.Image, ImageInspect>(
       Os: platform?.os ?? '',
       ...(platform === undefined || platform.osVersion === '' ? {} : { OsVersion: platform.osVersion }),
       Size: Number(object.sizeBytes),
-      GraphDriver: {
-        Data: { ...(lower.length === 0 ? {} : { LowerDir: lower.join(':') }), UpperDir: upper },
-        Name: 'overlay2',
-      },
+      GraphDriver:
+        object.storageDriver === 'vfs'
+          ? { Data: null, Name: 'vfs' }
+          : {
+              Data: { ...(lower.length === 0 ? {} : { LowerDir: lower.join(':') }), UpperDir: upper },
+              Name: 'overlay2',
+            },
       RootFS: { Type: 'layers', ...(object.layers.length === 0 ? {} : { Layers: object.layers }) },
       Metadata: { LastTagTime: timestampToRfc3339Nano(object.lastTagTime) },
       ...(object.descriptor === undefined ? {} : { Descriptor: descriptorShape(object.descriptor) }),

@@ -229,7 +229,7 @@ export class Creator {
       hostnamePath: join(directory, 'hostname'),
       hostsPath: join(directory, 'hosts'),
       resolvConfPath: join(directory, 'resolv.conf'),
-      driver: 'overlay2',
+      driver: layer.driver === '' ? 'overlay2' : layer.driver,
       lowerDirs: layer.lowerDirs,
       upperDir: layer.upperDir,
       workDir: layer.workDir,

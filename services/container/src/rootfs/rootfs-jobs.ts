@@ -4,7 +4,7 @@ import type { ResolvedUser } from './user-spec.js';
 export interface OpenRootfs {
   op: 'open';
   target: string;
-  /** Topmost first. */
+  /** Topmost first; none: `upper` is the whole root file system (storage driver vfs). */
   lower: string[];
   upper: string;
   work: string;

@@ -1,7 +1,7 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
-import { isEngineError } from '@flotilla/errors';
-import { hasCode, mountOverlay, umountAll } from '@flotilla/sys';
+import { internal, isEngineError, messageOf } from '@flotilla/errors';
+import { bindMount, hasCode, mountOverlay, umountAll } from '@flotilla/sys';
 import { copyUp } from './copy-up.js';
 import { makeWorkingDir, resolveUserInside } from './look-inside.js';
 import type { JobMessage, JobReply, OpenRootfs, OpenedRootfs, RootfsJob } from './rootfs-jobs.js';
@@ -40,7 +40,7 @@ function perform(job: RootfsJob): unknown {
 
 function open(job: OpenRootfs): OpenedRootfs {
   mkdirSync(job.target, { recursive: true, mode: 0o755 });
-  mountOverlay({ lower: job.lower, upper: job.upper, work: job.work, target: job.target });
+  mountRootfs(job);
   try {
     return root.within(job.target, undefined, () => {
       const user = resolveUserInside(job.user, job.groups);
@@ -50,6 +50,18 @@ function open(job: OpenRootfs): OpenedRootfs {
   } catch (error) {
     close(job.target);
     throw error;
+  }
+}
+
+function mountRootfs({ lower, upper, work, target }: OpenRootfs): void {
+  if (lower.length === 0) {
+    bindMount(upper, target);
+    return;
+  }
+  try {
+    mountOverlay({ lower, upper, work, target });
+  } catch (error) {
+    throw internal(`the container was made with storage driver overlay2: ${messageOf(error)}`, { cause: error });
   }
 }
 

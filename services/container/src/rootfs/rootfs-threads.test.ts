@@ -64,6 +64,19 @@ describe.skipIf(process.getuid?.() !== 0)('root file systems (needs root and ove
     expect(existsSync(target)).toBe(false);
   });
 
+  it('shows a whole copy as it is, and says which driver a container needs that cannot be mounted', async () => {
+    await workers.open({ target, lower: [], upper: lower, work: '', user: 'app', groups: [], workingDir: '/srv' });
+    expect(isMountPoint(target)).toBe(true);
+    writeFileSync(join(target, 'written'), 'x');
+    expect(existsSync(join(lower, 'written')) && existsSync(join(lower, 'srv'))).toBe(true);
+    await workers.close(target);
+    const upper = '/proc/self';
+    await expect(
+      workers.open({ target, lower: [lower], upper, work: join(dir, 'work'), user: '', groups: [], workingDir: '' }),
+    ).rejects.toThrow(/^the container was made with storage driver overlay2: mount overlay on /);
+    expect(isMountPoint(target)).toBe(false);
+  });
+
   it('leaves nothing mounted when the user is unknown', async () => {
     const failure = await open({ user: 'ghost' }).catch((error: unknown) => error);
     expect(isEngineError(failure, 'invalidArgument')).toBe(true);

@@ -52,4 +52,6 @@ export interface LeaseRecord {
   /** Lowest first. */
   readonly chainIds: readonly Digest[];
   readonly createdAt: string;
+  /** How its root file system is made; absent: overlay2. */
+  readonly driver?: 'vfs';
 }

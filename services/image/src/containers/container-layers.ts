@@ -5,7 +5,7 @@ import type { Catalog, CatalogImage } from '../catalog/catalog.js';
 import type { LeaseRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
 import type { ContainerReaders } from './container-readers.js';
-import type { ContainerLayer, LayerStore } from '../layers/index.js';
+import type { ContainerLayer, LayerStore, StorageDriver } from '../layers/index.js';
 import { restoreLayer } from './restore-layer.js';
 
 export interface ContainerLayerDeps {
@@ -13,6 +13,8 @@ export interface ContainerLayerDeps {
   readonly content: ContentStore;
   readonly layers: LayerStore;
   readonly readers: ContainerReaders;
+  /** For new containers; each keeps the one that it was made with. */
+  readonly driver: StorageDriver;
   readonly log: Logger;
   readonly now: () => Date;
 }
@@ -45,6 +47,11 @@ export class ContainerLayers {
     this.#deps = deps;
   }
 
+  /** Of new containers. */
+  get driver(): StorageDriver {
+    return this.#deps.driver;
+  }
+
   /**
    * Lease an image and make the container's layer; a second call finds the first's, whatever the name means by now.
    *
@@ -52,11 +59,11 @@ export class ContainerLayers {
    */
   prepare(request: PrepareRequest): Promise<{ prepared: PreparedLayer; revision: bigint }> {
     return this.#locks.run(request.containerId, async () => {
-      const { catalog, layers, now } = this.#deps;
+      const { catalog, driver, layers, now } = this.#deps;
       const { containerId, containerName } = request;
       const existing = catalog.lease(containerId);
       if (existing !== undefined) {
-        const layer = await layers.createContainerLayer(containerId, existing.chainIds);
+        const layer = await layers.createContainerLayer(containerId, existing.chainIds, existing.driver);
         return {
           prepared: { ...layer, image: catalog.get(existing.imageId), warnings: [] },
           revision: catalog.revision,
@@ -69,7 +76,7 @@ export class ContainerLayers {
       hold.layers(chainIds);
       try {
         await this.restoreLayers(image);
-        const layer = await layers.createContainerLayer(containerId, chainIds);
+        const layer = await layers.createContainerLayer(containerId, chainIds, driver);
         const prepared = { ...layer, image, warnings: warning === undefined ? [] : [warning] };
         const lease: LeaseRecord = {
           containerId,
@@ -77,6 +84,7 @@ export class ContainerLayers {
           imageId: image.record.id,
           chainIds,
           createdAt: now().toISOString(),
+          ...(driver === 'vfs' ? { driver } : {}),
         };
         const revision = await catalog.commit({
           putLeases: [lease],
@@ -114,12 +122,21 @@ export class ContainerLayers {
     return this.#locks.run(containerId, () => Promise.resolve(this.#deps.catalog.lease(containerId) === undefined));
   }
 
-  /** Make the layer of a leased container anew, empty. */
+  /** Sum of the sizes of the files that a container has changed (SizeRw). */
+  changedBytes(containerId: string, signal: AbortSignal): Promise<bigint> {
+    const { catalog, layers } = this.#deps;
+    const lease = catalog.lease(containerId);
+    return lease?.driver === 'vfs'
+      ? layers.changedSize(layers.containerTree(containerId, lease.chainIds, lease.driver), signal)
+      : layers.containerLayerSize(containerId, signal);
+  }
+
+  /** Make the layer of a leased container anew, without changes. */
   async restore(containerId: string): Promise<void> {
     await this.#locks.run(containerId, async () => {
       const { catalog, layers } = this.#deps;
       const lease = catalog.lease(containerId);
-      if (lease !== undefined) await layers.createContainerLayer(containerId, lease.chainIds);
+      if (lease !== undefined) await layers.createContainerLayer(containerId, lease.chainIds, lease.driver);
     });
   }
 

@@ -9,6 +9,7 @@ import { descriptorOf } from './manifest-summaries.js';
 export function imageMessage(
   { record, config, references, secondary, leases }: CatalogImage,
   lowerDirs: string[],
+  storageDriver: string,
 ): image.Image {
   const { platform } = config;
   return {
@@ -34,6 +35,7 @@ export function imageMessage(
     descriptor: descriptorOf(record.index ?? record.manifest),
     dockerVersion: config.dockerVersion,
     lowerDirs,
+    storageDriver,
     createdKnown: config.created !== undefined,
     secondaryNames: secondary.map(familiarString),
   };

@@ -8,9 +8,10 @@ const directories = ['dev', 'etc', 'proc', 'sys'];
 /**
  * The paths (below the root) in a container's upper directory that the engine put there, not the container: empty mount
  * points, and directories that hold nothing else. dockerd has them in a layer of their own below the container's, so that
- * neither diff nor commit shows them; the container's own mount points show with both.
+ * neither diff nor commit shows them; the container's own mount points show with both. In a whole copy of the layers
+ * (`isCopy`) a directory that was there before is none of them, even if nothing else is left in it.
  */
-export function engineMadePaths(upper: string, lower: readonly string[]): Set<string> {
+export function engineMadePaths(upper: string, lower: readonly string[], isCopy: boolean): Set<string> {
   const made = new Set<string>();
   for (const path of files) {
     const stats = statOf(`${upper}/${path}`);
@@ -24,6 +25,7 @@ export function engineMadePaths(upper: string, lower: readonly string[]): Set<st
     if (stats?.isDirectory() !== true || isOpaque(full)) continue;
     if (!namesIn(full).every((name) => made.has(`${path}/${name}`))) continue;
     const before = lookUp(lower, path)?.stats;
+    if (isCopy && before !== undefined) continue;
     const isUntouched =
       before === undefined
         ? stats.uid === 0n && stats.gid === 0n && (stats.mode & 0o7777n) === 0o755n

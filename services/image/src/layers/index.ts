@@ -13,4 +13,6 @@ export type {
 export type { LayerCompression } from './codec-process.js';
 export type { CompressedLayer, PlainLayer } from './ingest-layer.js';
 export type { LayerTree } from './layer-tasks.js';
+export { chooseStorageDriver } from './storage-driver.js';
+export type { StorageDriver } from './storage-driver.js';
 export { BlobUnfinished, GrowingBlob } from './growing-blob.js';

@@ -18,6 +18,7 @@ import { LayerWorkers } from './layer-workers.js';
 import type { LayerThread } from './layer-workers.js';
 import { packToStream } from './pack-stream.js';
 import { registerError } from './register-error.js';
+import type { StorageDriver } from './storage-driver.js';
 import { headBytes, unpackBlob, unpackGrowing } from './unpack-blob.js';
 
 export interface LayerStoreOptions {
@@ -90,9 +91,11 @@ export interface AppliedLayer {
 }
 
 export interface ContainerLayer {
-  /** Topmost first; never empty. */
+  driver: StorageDriver;
+  /** Topmost first; empty with vfs, where `upper` is the whole root file system, and there only. */
   lower: string[];
   upper: string;
+  /** Empty with vfs. */
   work: string;
 }
 
@@ -124,7 +127,7 @@ const never = new AbortController().signal;
  * Unpacked layers, one directory per chain id, and the writable layers of containers.
  *
  *     layers/<chain id hex>/{diff/, layer.json, synced}
- *     containers/<container id>/{diff/, work/}
+ *     containers/<container id>/{diff/, work/}   or, with vfs,   containers/<container id>/tree/
  *
  * A layer is filled in a temporary directory and renamed once its DiffID has been checked, so `has` means complete.
  * Layers are not written through to disk while somebody waits: that happens a second later, and layers that a power
@@ -482,8 +485,10 @@ export class LayerStore implements AsyncDisposable {
   }
 
   /** Where a container's root file system lies, on the stack `chainIds` (lowest first). */
-  containerTree(containerId: string, chainIds: readonly string[]): LayerTree {
-    return { upper: join(this.#paths.container(containerId), 'diff'), lower: this.lowerDirs(chainIds) };
+  containerTree(containerId: string, chainIds: readonly string[], driver: StorageDriver = 'overlay2'): LayerTree {
+    const isCopy = driver === 'vfs';
+    const upper = join(this.#paths.container(containerId), isCopy ? 'tree' : 'diff');
+    return { upper, lower: this.lowerDirs(chainIds), isCopy };
   }
 
   /** The directories of a stack given lowest first, as an overlay wants them: topmost first. */
@@ -500,19 +505,65 @@ export class LayerStore implements AsyncDisposable {
   }
 
   /** Makes the writable layer of a container on the stack `chainIds` (lowest first); a second call finds the first's. */
-  async createContainerLayer(containerId: string, chainIds: readonly string[]): Promise<ContainerLayer> {
+  async createContainerLayer(
+    containerId: string,
+    chainIds: readonly string[],
+    driver: StorageDriver = 'overlay2',
+  ): Promise<ContainerLayer> {
+    if (driver === 'vfs') return this.#createCopy(containerId, chainIds);
     const lower = chainIds.length === 0 ? [this.#paths.empty] : this.lowerDirs(chainIds);
     const directory = this.#paths.container(containerId);
-    const layer = { lower, upper: join(directory, 'diff'), work: join(directory, 'work') };
+    const layer = { driver, lower, upper: join(directory, 'diff'), work: join(directory, 'work') };
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await mkdir(layer.upper, { recursive: true, mode: 0o755 });
     await mkdir(layer.work, { recursive: true, mode: 0o700 });
     return layer;
   }
 
+  /** The whole tree is copied in a temporary directory, so that one that has its name is complete. */
+  async #createCopy(containerId: string, chainIds: readonly string[]): Promise<ContainerLayer> {
+    const directory = this.#paths.container(containerId);
+    const layer: ContainerLayer = { driver: 'vfs', lower: [], upper: join(directory, 'tree'), work: '' };
+    if (await isDirectory(layer.upper)) return layer;
+    const lower = this.lowerDirs(chainIds);
+    const temporaryDirectory = join(this.#paths.containers, `.tmp-${randomBytes(8).toString('hex')}`);
+    const tree = join(temporaryDirectory, 'tree');
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    this.#ingesting.add(temporaryDirectory);
+    try {
+      await this.#workers.withWorker(never, async (thread) => {
+        await mkdir(temporaryDirectory, { mode: 0o700 });
+        await mkdir(tree, { mode: 0o755 });
+        await thread.run({ kind: 'copy', lower, directory: tree, stop });
+      });
+      await rename(temporaryDirectory, directory);
+      return layer;
+    } catch (error) {
+      await removeLargeTree(temporaryDirectory);
+      throw error;
+    } finally {
+      this.#ingesting.delete(temporaryDirectory);
+    }
+  }
+
   /** Removes what a container has written; it must be unmounted. Removing what is not there is fine. */
   async removeContainerLayer(containerId: string): Promise<void> {
-    await this.#discard(this.#paths.container(containerId), removeSmallTree);
+    const directory = this.#paths.container(containerId);
+    const isCopy = await isDirectory(join(directory, 'tree'));
+    await this.#discard(directory, isCopy ? removeLargeTree : removeSmallTree);
+  }
+
+  /** As `containerLayerSize`, of a whole copy: the files that differ from the layers. */
+  async changedSize(tree: LayerTree, signal: AbortSignal): Promise<bigint> {
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    const halt = () => Atomics.store(stop, 0, 1);
+    signal.addEventListener('abort', halt, { once: true });
+    try {
+      const task: LayerTask = { kind: 'measureChanges', tree, stop };
+      return BigInt((await this.#workers.withWorker(signal, (thread) => thread.run(task))).fileBytes);
+    } finally {
+      signal.removeEventListener('abort', halt);
+    }
   }
 
   /** Sum of the sizes of the files that a container has written (SizeRw), files with several names counted once. */
@@ -587,7 +638,10 @@ export class LayerStore implements AsyncDisposable {
           .filter(isTemporary)
           .map((name) => join(this.#paths.layers, name))
           .filter((path) => !this.#ingesting.has(path)),
-        ...containers.filter(isTemporary).map((name) => join(this.#paths.containers, name)),
+        ...containers
+          .filter(isTemporary)
+          .map((name) => join(this.#paths.containers, name))
+          .filter((path) => !this.#ingesting.has(path)),
       ],
       containers: containers.filter((name) => !isTemporary(name)),
     };

@@ -43,6 +43,19 @@ export type LayerTask =
     }
   | { kind: 'changes'; tree: LayerTree; stop: Int32Array }
   | {
+      /** Copy what `lower` shows (topmost first) into an empty directory, and see it safely on disk. */
+      kind: 'copy';
+      lower: readonly string[];
+      directory: string;
+      stop: Int32Array;
+    }
+  | {
+      /** Sum of the sizes of the files that a whole copy has changed, in `fileBytes`. */
+      kind: 'measureChanges';
+      tree: LayerTree;
+      stop: Int32Array;
+    }
+  | {
       kind: 'digest';
       path: string;
       /** Default: sha256. */
@@ -62,6 +75,8 @@ export interface LayerTree {
   upper: string;
   /** Topmost first. */
   lower: readonly string[];
+  /** `upper` is everything that is shown, once copied from `lower`. */
+  isCopy: boolean;
 }
 
 /** How to read a blob while it is being downloaded. */

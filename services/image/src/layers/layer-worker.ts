@@ -1,9 +1,21 @@
 import type { Hash } from 'node:crypto';
 import { createHash } from 'node:crypto';
+import type { Stats } from 'node:fs';
 import { closeSync, constants, lstatSync, openSync, readSync, readdirSync, writeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { EngineError, cancelled, messageOf } from '@flotilla/errors';
-import { TarApplier, TarParser, TarWriter, fsPath, listChanges, packTree } from '@flotilla/layer-tar';
+import {
+  TarApplier,
+  TarParser,
+  TarWriter,
+  compareTrees,
+  copyMergedTree,
+  fsPath,
+  listChanges,
+  packChanges,
+  packTree,
+} from '@flotilla/layer-tar';
+import type { ChangeOptions, TreeChange } from '@flotilla/layer-tar';
 import { CLONE_FS, chdir, chroot, fchdir, hasCode, syncfs, umask, unshare } from '@flotilla/sys';
 import { engineMadePaths } from './engine-made.js';
 import { FollowingReader } from './following-reader.js';
@@ -47,6 +59,10 @@ function run(task: LayerTask): LayerTaskResult {
       return pack(task.tree, task.as, task.outputFd, task.stop);
     case 'changes':
       return changes(task.tree, task.stop);
+    case 'copy':
+      return copy(task.lower, task.directory, task.stop);
+    case 'measureChanges':
+      return measureChanges(task.tree, task.stop);
     case 'digest':
       return digestFile(task.path, task.algorithm ?? 'sha256', task.stop);
     case 'measure':
@@ -116,7 +132,7 @@ function spool(sourceFd: number, targetFd: number, stop: Int32Array): LayerTaskR
 }
 
 function pack(
-  { upper, lower }: LayerTree,
+  { upper, lower, isCopy }: LayerTree,
   as: 'layer' | 'root file system',
   outputFd: number,
   stop: Int32Array,
@@ -131,10 +147,12 @@ function pack(
     const onEntry = (): void => checkStop(stop);
     const top = bytePath(upper);
     const below = lower.map(bytePath);
-    if (as === 'layer') {
-      const made = engineMadePaths(top, below);
+    if (as === 'layer' && isCopy) {
+      packChanges(top, below, writer, changeOptions(top, below, isCopy, stop));
+    } else if (as === 'layer') {
+      const made = engineMadePaths(top, below, isCopy);
       packTree(top, writer, { whiteouts: 'overlay', include: (path) => !made.has(path), onEntry });
-    } else packTree(top, writer, { whiteouts: 'literal', lower: below, onEntry });
+    } else packTree(top, writer, { whiteouts: 'literal', ...(isCopy ? {} : { lower: below }), onEntry });
     writer.finish();
   } finally {
     closeSync(outputFd);
@@ -142,12 +160,25 @@ function pack(
   return { digest: '', readBytes: writtenBytes, fileBytes: 0 };
 }
 
-function changes({ upper, lower }: LayerTree, stop: Int32Array): LayerTaskResult {
+function changes(tree: LayerTree, stop: Int32Array): LayerTaskResult {
+  return { digest: '', readBytes: 0, fileBytes: 0, changes: changesOf(tree, stop) };
+}
+
+function changesOf({ upper, lower, isCopy }: LayerTree, stop: Int32Array): TreeChange[] {
   const top = bytePath(upper);
   const below = lower.map(bytePath);
-  const made = engineMadePaths(top, below);
-  const found = listChanges(top, below, { include: (path) => !made.has(path), onEntry: () => checkStop(stop) });
-  return { digest: '', readBytes: 0, fileBytes: 0, changes: found };
+  const find = isCopy ? compareTrees : listChanges;
+  return find(top, below, changeOptions(top, below, isCopy, stop));
+}
+
+function changeOptions(top: string, below: string[], isCopy: boolean, stop: Int32Array): ChangeOptions {
+  const made = engineMadePaths(top, below, isCopy);
+  return { include: (path) => !made.has(path), onEntry: () => checkStop(stop) };
+}
+
+function copy(lower: readonly string[], directory: string, stop: Int32Array): LayerTaskResult {
+  copyMergedTree(lower.map(bytePath), bytePath(directory), () => checkStop(stop));
+  return syncFileSystem(directory);
 }
 
 /** As the tar code has paths: one character per byte. */
@@ -172,11 +203,35 @@ function digestFile(path: string, algorithm: string, stop: Int32Array): LayerTas
   }
 }
 
-/** Counts as Docker does: no directories, files with several names once. */
+function measureChanges(tree: LayerTree, stop: Int32Array): LayerTaskResult {
+  const sum = new SizeSum();
+  for (const { path, kind } of changesOf(tree, stop)) {
+    if (kind === 'deleted') continue;
+    const stats = lstatSync(fsPath(bytePath(tree.upper) + path), { throwIfNoEntry: false });
+    if (stats?.isDirectory() === false) sum.add(stats);
+  }
+  return { digest: '', readBytes: 0, fileBytes: sum.bytes };
+}
+
+/** Counts as Docker does: files with several names once. */
+class SizeSum {
+  bytes = 0;
+  readonly #counted = new Set<string>();
+
+  add(stats: Stats): void {
+    if (stats.nlink > 1) {
+      const inode = `${stats.dev}:${stats.ino}`;
+      if (this.#counted.has(inode)) return;
+      this.#counted.add(inode);
+    }
+    this.bytes += stats.size;
+  }
+}
+
+/** Counts no directories. */
 function measure(root: string, stop: Int32Array): LayerTaskResult {
-  const counted = new Set<string>();
+  const sum = new SizeSum();
   const pending = [root];
-  let fileBytes = 0;
   for (let directory = pending.pop(); directory !== undefined; directory = pending.pop()) {
     checkStop(stop);
     for (const name of readdirIfPresent(directory)) {
@@ -187,15 +242,10 @@ function measure(root: string, stop: Int32Array): LayerTaskResult {
         pending.push(path);
         continue;
       }
-      if (stats.nlink > 1) {
-        const inode = `${stats.dev}:${stats.ino}`;
-        if (counted.has(inode)) continue;
-        counted.add(inode);
-      }
-      fileBytes += stats.size;
+      sum.add(stats);
     }
   }
-  return { digest: '', readBytes: 0, fileBytes };
+  return { digest: '', readBytes: 0, fileBytes: sum.bytes };
 }
 
 /** Containers go on removing things while they are measured. */

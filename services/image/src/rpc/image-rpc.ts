@@ -13,7 +13,6 @@ import type { ManifestSummaries } from '../images/manifest-summaries.js';
 import { tagReference } from '../images/images.js';
 import type { Images } from '../images/images.js';
 import type { RemovalPlan } from '../images/remove-image.js';
-import type { LayerStore } from '../layers/index.js';
 import { importImage } from '../load/import-image.js';
 import { loadImages } from '../load/load-images.js';
 import type { LoadDeps } from '../load/load-images.js';
@@ -35,15 +34,14 @@ export interface ImageRpcDeps {
   readonly save: SaveDeps;
   readonly commit: CommitDeps;
   readonly containers: ContainerLayers;
-  readonly layers: LayerStore;
   readonly check: StoreCheck;
   readonly manifests: ManifestSummaries;
 }
 
 /** ImageService over the domain. */
 export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
-  const { catalog, images, puller, pusher, load, save, commit, containers, layers, check, manifests } = deps;
-  const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it));
+  const { catalog, images, puller, pusher, load, save, commit, containers, check, manifests } = deps;
+  const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it), containers.driver);
 
   return serviceEntry(image.ImageServiceService, {
     ...containerContentRpc(commit),
@@ -195,6 +193,7 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
           lowerDirs: prepared.lower,
           upperDir: prepared.upper,
           workDir: prepared.work,
+          driver: prepared.driver,
           warnings: [...prepared.warnings],
           revision,
         });
@@ -222,7 +221,7 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
     ),
 
     getContainerLayerUsage: unary(async ({ containerId }: image.GetContainerLayerUsageRequest, { signal }) => {
-      const sizeRw = await layers.containerLayerSize(containerId, signal);
+      const sizeRw = await containers.changedBytes(containerId, signal);
       const chainIds = catalog.lease(containerId)?.chainIds ?? [];
       const below = chainIds.reduce((sum, chainId) => sum + BigInt(images.layerBytes(chainId)), 0n);
       return { sizeRwBytes: sizeRw, sizeRootFsBytes: sizeRw + below };
