@@ -18,8 +18,9 @@ export function decompressorCommand(compression: 'gzip' | 'zstd'): [string, ...s
   return isInstalled('igzip') ? ['igzip', '-d', '-c'] : [process.execPath, '-e', zlibProgram('createGunzip')];
 }
 
+/** The same bytes for the same input: no time in the header, so that a layer made twice is one blob. */
 export function compressorCommand(): [string, ...string[]] {
-  return isInstalled('igzip') ? ['igzip', '-1', '-c'] : [process.execPath, '-e', zlibProgram('createGzip')];
+  return isInstalled('igzip') ? ['igzip', '-1', '-n', '-c'] : [process.execPath, '-e', zlibProgram('createGzip')];
 }
 
 function isInstalled(program: string): boolean {
