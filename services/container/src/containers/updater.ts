@@ -63,7 +63,7 @@ export async function updateContainer(
  *
  * @throws EngineError `conflict` in dockerd's words.
  */
-export function mergeResources(current: container.Resources, wanted: container.Resources): container.Resources {
+function mergeResources(current: container.Resources, wanted: container.Resources): container.Resources {
   if (wanted.nanoCpus > 0n && (current.cpuPeriod > 0n || current.cpuQuota > 0n)) {
     const which = current.cpuPeriod > 0n ? 'Period' : 'Quota';
     throw conflict(`Conflicting options: Nano CPUs cannot be updated as CPU ${which} has already been set`);

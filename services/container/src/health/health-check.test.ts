@@ -37,6 +37,12 @@ describe('health checks', () => {
     });
   });
 
+  it('an interval longer than a timer can hold is not over at once', () => {
+    const hours = 1000n * 3_600_000_000_000n;
+    const check = checkOf(configOf(['CMD', 'a'], { intervalNs: hours, timeoutNs: hours }));
+    expect([check.intervalMs, check.timeoutMs]).toEqual([2 ** 31 - 1, 2 ** 31 - 1]);
+  });
+
   const at = (ms: number) => timestampFromNs(BigInt(ms) * 1_000_000n);
   const result = (ms: number, exitCode: number): container.HealthResult => ({
     ...{ start: at(ms), end: at(ms + 1), exitCode, output: '' },

@@ -3,6 +3,8 @@ import { container, timestampToDate } from '@flotilla/proto';
 /** Docker's defaults: moby/moby daemon/health.go. */
 const defaults = { intervalMs: 30_000, timeoutMs: 30_000, startIntervalMs: 5000, retries: 3 };
 const keptResults = 5;
+/** Node's timers hold no more: 24 days. What is longer would be over at once. */
+const maxTimerMs = 2 ** 31 - 1;
 const defaultShell: readonly string[] = ['/bin/sh', '-c'];
 
 export interface HealthCheck {
@@ -20,7 +22,8 @@ export function healthCheckOf({ healthcheck, shell }: container.ContainerConfig)
   const [kind, ...words] = healthcheck?.test ?? [];
   if (healthcheck === undefined || words.length === 0) return undefined;
   if (kind !== 'CMD' && kind !== 'CMD-SHELL') return undefined;
-  const ms = (ns: bigint, otherwise: number): number => (ns === 0n ? otherwise : Number(ns / 1_000_000n));
+  const ms = (ns: bigint, otherwise: number): number =>
+    ns === 0n ? otherwise : Math.min(Number(ns / 1_000_000n), maxTimerMs);
   return {
     command: kind === 'CMD' ? words : [...(shell.length === 0 ? defaultShell : shell), ...words],
     intervalMs: ms(healthcheck.intervalNs, defaults.intervalMs),

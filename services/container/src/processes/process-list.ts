@@ -52,12 +52,13 @@ async function callPs(words: readonly string[]): Promise<string> {
     return stdout;
   } catch (cause) {
     const stderr = cause instanceof Error && 'stderr' in cause ? String(cause.stderr).trim() : '';
-    throw internal(`ps: ${stderr.split('\n', 1)[0] ?? messageOf(cause)}`, { cause });
+    const [line = ''] = stderr.split('\n', 1);
+    throw internal(`ps: ${line === '' ? messageOf(cause) : line}`, { cause });
   }
 }
 
 /**
- * The lines of ps's output whose process is one of `pids`. The last column keeps its spaces.
+ * The lines of ps's output whose process is one of `pids`. The last column takes the rest of the line, one space between words.
  *
  * @throws EngineError `internal` without a PID column.
  */
