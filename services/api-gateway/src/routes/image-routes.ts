@@ -369,7 +369,9 @@ function sourceUrl(text: string): URL {
   try {
     return new URL(/^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? text : `http://${text}`);
   } catch (cause) {
-    throw invalidArgument(`parse "${text.slice(0, 200)}": invalid URL`, { cause });
+    // It may hold a password, and errors are logged.
+    const shown = text.replace(/\/\/[^/]*@/, '//').slice(0, 200);
+    throw invalidArgument(`parse "${shown}": invalid URL`, { cause });
   }
 }
 
