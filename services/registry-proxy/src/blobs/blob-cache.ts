@@ -154,7 +154,10 @@ export class BlobCache {
     const path = await this.#link(from, linkName);
     const now = new Date();
     await utimes(from, now, now);
-    setTimeout(() => void this.drop(path), untakenMs).unref();
+    setTimeout(() => {
+      // What cannot be removed now is swept at the next start.
+      this.drop(path).catch(() => undefined);
+    }, untakenMs).unref();
     return path;
   }
 

@@ -68,7 +68,12 @@ export class BlobWriters implements AsyncDisposable {
     clearTimeout(this.#idleTimer);
     const thread = this.#leastLoaded();
     const writer = new BlobWriter(thread, this.#nextId++, () => this.#scheduleStop());
-    await writer.open(path);
+    try {
+      await writer.open(path);
+    } catch (error) {
+      await writer.close();
+      throw error;
+    }
     return writer;
   }
 
