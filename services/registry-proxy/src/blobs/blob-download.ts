@@ -8,7 +8,7 @@ import type { RegistryClient } from '../upstream/registry-client.js';
 import { TransportError, isRetryable } from '../upstream/registry-error.js';
 import { backoff, retryDelayMs } from '../upstream/retry.js';
 import type { RetryRules } from '../upstream/retry.js';
-import { toTransportError } from '../upstream/transport-error.js';
+import { requestName, toTransportError } from '../upstream/transport-error.js';
 import type { BlobWriter } from './blob-writer.js';
 
 export interface BlobRequest {
@@ -149,9 +149,7 @@ async function transferOnce(
       clearInterval(timer);
     }
     if (size > 0 && writer.size < size) {
-      throw new TransportError(`Get "${response.url.origin}${response.url.pathname}": unexpected EOF`, {
-        isRetryable: true,
-      });
+      throw new TransportError(`${requestName('GET', response.url)}: unexpected EOF`, { isRetryable: true });
     }
   });
 }

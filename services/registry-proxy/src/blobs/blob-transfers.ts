@@ -1,5 +1,6 @@
 import { repositoryName } from '@flotilla/oci';
 import type { Digest, Reference } from '@flotilla/oci';
+import { raceSignal } from '../race-signal.js';
 import { fingerprint } from '../upstream/credentials.js';
 import type { Credentials } from '../upstream/credentials.js';
 import { discard } from '../upstream/http-transport.js';
@@ -189,16 +190,4 @@ class Transfer {
       if (this.#reports.size === 0) this.#abort.abort(new Error('nobody waits for the blob'));
     }
   }
-}
-
-/** The promise, or the signal's reason if that comes first. */
-function raceSignal<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'));
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

@@ -1,3 +1,5 @@
+import { raceSignal } from '../race-signal.js';
+
 /** Requests that several callers may make at once: sent once per key, answered to all, ended when the last one leaves. */
 export class SharedRequests<R> {
   readonly #running = new Map<string, Shared<R>>();
@@ -32,17 +34,4 @@ interface Shared<R> {
   readonly stop: AbortController;
   readonly result: Promise<R>;
   waiting: number;
-}
-
-/** The promise, or the signal's reason if that comes first. */
-export function raceSignal<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  signal.throwIfAborted();
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      reject(signal.reason instanceof Error ? signal.reason : new Error('aborted'));
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

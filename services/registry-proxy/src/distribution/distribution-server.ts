@@ -3,7 +3,6 @@ import { readFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import type { Server } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import type { RegistryConfig } from '@flotilla/config';
 import { conflict, internal, invalidArgument, messageOf } from '@flotilla/errors';
 import { hasCode } from '@flotilla/sys';
@@ -12,10 +11,6 @@ import type { DistributionDeps } from './distribution-api.js';
 import { FrontDoor } from './front-door.js';
 
 export type DistributionListen = NonNullable<RegistryConfig['registry']['serve']>;
-
-export interface RunningDistribution extends AsyncDisposable {
-  readonly port: number;
-}
 
 const maxConnections = 512;
 const limits = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 60_000, maxHeaderSize: 32 * 1024 };
@@ -29,7 +24,7 @@ const drainMs = 2_000;
 export async function serveDistribution(
   { host, port, tls, tokenFile }: DistributionListen,
   deps: Omit<DistributionDeps, 'door'>,
-): Promise<RunningDistribution> {
+): Promise<AsyncDisposable> {
   const handle = distributionApi({ ...deps, door: await FrontDoor.open(tokenFile) });
   const server: Server =
     tls === undefined
@@ -45,7 +40,6 @@ export async function serveDistribution(
     throw hasCode(error, 'EADDRINUSE') ? conflict(message, { cause: error }) : internal(message, { cause: error });
   }
   return {
-    port: (server.address() as AddressInfo).port,
     async [Symbol.asyncDispose]() {
       const closed = once(server, 'close');
       server.close();

@@ -7,6 +7,7 @@ import { pullScope } from '../upstream/manifests.js';
 import { parseUrl } from '../upstream/parse-url.js';
 import type { ReachedRegistry, RepositoryRequest } from '../upstream/registry-client.js';
 import { RegistryError, TransportError } from '../upstream/registry-error.js';
+import { requestName } from '../upstream/transport-error.js';
 import type { BlobUpload, UploadDeps, UploadOutcome } from './blob-upload.js';
 import { checkStoredDigest, pushScope } from './pushed-content.js';
 
@@ -305,6 +306,4 @@ const noLocation = (digest: string): RegistryError =>
   new RegistryError(202, 'http', `the registry opened no upload for ${digest}`);
 
 const outOfStep = (response: HttpResponse): TransportError =>
-  new TransportError(`Patch "${response.url.origin}${response.url.pathname}": the registry is out of step`, {
-    isRetryable: true,
-  });
+  new TransportError(`${requestName('PATCH', response.url)}: the registry is out of step`, { isRetryable: true });

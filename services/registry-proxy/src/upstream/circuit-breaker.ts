@@ -1,3 +1,5 @@
+import { dropOldest } from './drop-oldest.js';
+
 /** When an endpoint that fails is spared. */
 export interface CircuitRules {
   /** Failures in a row that open it. */
@@ -69,8 +71,7 @@ export class CircuitBreaker {
     if (circuit.isProbed) circuit.openMs = Math.min(circuit.openMs * 2, maxOpenMs);
     circuit.isProbed = false;
     if (circuit.failures >= failures) circuit.openUntil = this.#now() + circuit.openMs;
-    const oldest = this.#circuits.keys().next();
-    if (this.#circuits.size > maxCircuits && oldest.done !== true) this.#circuits.delete(oldest.value);
+    dropOldest(this.#circuits, maxCircuits);
   }
 
   /** Names of the endpoints that are open or half open. */

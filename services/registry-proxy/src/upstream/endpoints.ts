@@ -3,6 +3,7 @@ import { BlockList, isIP } from 'node:net';
 import { invalidArgument, notFound } from '@flotilla/errors';
 import { readHostsFile } from './hosts-file.js';
 import type { Capability, CertificateFiles, RegistryHost } from './hosts-file.js';
+import { addNetwork, isInside } from './networks.js';
 import { parseUrl } from './parse-url.js';
 
 /** One way to reach a registry. */
@@ -115,10 +116,10 @@ export class Endpoints {
     if (insecureNames.has(domain)) return true;
     const name = new URL(`http://${domain}`).hostname.replace(/^\[|\]$/g, '');
     if (insecureNames.has(name)) return true;
-    if (isIP(name) !== 0) return insecureNetworks.check(name, isIP(name) === 6 ? 'ipv6' : 'ipv4');
+    if (isIP(name) !== 0) return isInside(insecureNetworks, name);
     try {
       const addresses = await lookup(name, { all: true });
-      return addresses.some(({ address, family }) => insecureNetworks.check(address, family === 6 ? 'ipv6' : 'ipv4'));
+      return addresses.some(({ address }) => isInside(insecureNetworks, address));
     } catch {
       return false;
     }
@@ -145,7 +146,11 @@ function checkRules({ insecureRegistries, mirrors, certsDir }: EndpointRules): C
     else insecureNames.add(entry.replace(/^https?:\/\//, ''));
   }
   const insecureNetworks = new BlockList();
-  for (const cidr of insecureCidrs) addNetwork(insecureNetworks, cidr);
+  for (const cidr of insecureCidrs) {
+    if (!addNetwork(insecureNetworks, cidr)) {
+      throw invalidArgument(`insecure registry ${cidr} is not valid: invalid CIDR address`);
+    }
+  }
   for (const mirror of mirrors) {
     const url = parseUrl(mirror);
     if (url === null || !['http:', 'https:'].includes(url.protocol)) {
@@ -159,14 +164,4 @@ function checkRules({ insecureRegistries, mirrors, certsDir }: EndpointRules): C
     certsDir,
     mirrors: mirrors.map((it) => (it.endsWith('/') ? it : `${it}/`)),
   };
-}
-
-function addNetwork(networks: BlockList, cidr: string): void {
-  const [address = '', bits = ''] = cidr.split('/');
-  const family = isIP(address);
-  const length = Number(bits);
-  if (family === 0 || !/^\d+$/.test(bits) || length > (family === 6 ? 128 : 32)) {
-    throw invalidArgument(`insecure registry ${cidr} is not valid: invalid CIDR address`);
-  }
-  networks.addSubnet(address, length, family === 6 ? 'ipv6' : 'ipv4');
 }

@@ -3,12 +3,13 @@ import { Readable } from 'node:stream';
 import { isEngineError } from '@flotilla/errors';
 import type { Dispatcher } from 'undici';
 import { certificatesVersion, readCertificates, trustedAuthorities } from './certificates.js';
+import { dropOldest } from './drop-oldest.js';
 import type { CertificateFiles } from './hosts-file.js';
 import { parseUrl } from './parse-url.js';
 import { proxyChoice } from './proxy-rules.js';
 import type { ProxyChoice, ProxyRules } from './proxy-rules.js';
 import { RegistryError, readRegistryError } from './registry-error.js';
-import { toTransportError } from './transport-error.js';
+import { requestName, toTransportError } from './transport-error.js';
 
 export interface TransportOptions {
   readonly certsDir: string;
@@ -56,6 +57,7 @@ export interface HttpResponse {
 const loadUndici = () => import('undici');
 
 const maxRedirects = 10;
+const maxAgents = 256;
 const redirects = new Set([301, 302, 303, 307, 308]);
 
 /** HTTP for registries: an agent per host with its certificates, bounded waits, redirects without credentials. */
@@ -99,18 +101,11 @@ export class HttpTransport implements AsyncDisposable {
         throw new RegistryError(
           response.status,
           'http',
-          `${verb(wanted.method)} "${url.origin}${url.pathname}": stopped after ${hop + 1} redirects`,
+          `${requestName(wanted.method, url)}: stopped after ${hop + 1} redirects`,
         );
       }
       url = next;
     }
-  }
-
-  /** As `send`, but a status of 400 or more throws what the registry said. */
-  async sendOk(wanted: HttpRequest): Promise<HttpResponse> {
-    const response = await this.send(wanted);
-    if (response.status >= 400) throw await errorOf(response);
-    return response;
   }
 
   async #sendOnce(wanted: HttpRequest, url: URL): Promise<HttpResponse> {
@@ -154,10 +149,17 @@ export class HttpTransport implements AsyncDisposable {
     const key = [url.origin, verifyTls, ...(named?.authorities ?? []), '-', ...(named?.clientPair ?? [])].join(' ');
     const certificates = isTls ? await certificatesVersion(certsDir, url.host, named) : '';
     const known = this.#agents.get(key);
-    if (known?.certificates === certificates) return known.agent;
+    // Newest last, so that the bound drops who has been silent longest.
+    this.#agents.delete(key);
+    if (known?.certificates === certificates) {
+      this.#agents.set(key, known);
+      return known.agent;
+    }
     if (known !== undefined) closeWhenDone(known.agent);
     const agent = this.#makeAgent(url, verifyTls, named);
     this.#agents.set(key, { certificates, agent });
+    const dropped = dropOldest(this.#agents, maxAgents);
+    if (dropped !== undefined) closeWhenDone(dropped.agent);
     agent.catch(() => {
       if (this.#agents.get(key)?.agent === agent) this.#agents.delete(key);
     });
@@ -210,8 +212,6 @@ export class HttpTransport implements AsyncDisposable {
 function closeWhenDone(agent: Promise<Dispatcher>): void {
   agent.then((it) => it.close()).catch(() => undefined);
 }
-
-const verb = (method: string): string => method.slice(0, 1) + method.slice(1).toLowerCase();
 
 function flatten(headers: Record<string, string | string[] | undefined>): Map<string, string> {
   const flat = new Map<string, string>();

@@ -2,8 +2,8 @@ import { dataLoss, internal } from '@flotilla/errors';
 import { acceptedManifestTypes, isDigest, maxManifestBytes, sha256Of } from '@flotilla/oci';
 import type { Digest, Reference } from '@flotilla/oci';
 import type { Credentials } from './credentials.js';
-import type { Capability } from './hosts-file.js';
 import { discard, readBounded } from './http-transport.js';
+import type { HttpResponse } from './http-transport.js';
 import type { RegistryClient } from './registry-client.js';
 import { TransportError, isRetryable } from './registry-error.js';
 import { backoff } from './retry.js';
@@ -56,37 +56,44 @@ export class Manifests {
 
   /** What the registry says that the tag or digest stands for; undefined if it does not say. */
   digestOf(request: ManifestRequest, canDoWithout: boolean): Promise<string | undefined> {
-    const { repository, target, credentials, signal } = request;
-    return this.#client.withRegistry(
-      repository.domain,
-      signal,
-      async (registry) => {
-        const response = await this.#client.request(registry, {
-          method: 'HEAD',
-          path: `${repository.path}/manifests/${target}`,
-          headers: { accept: acceptedManifestTypes.join(', ') },
-          scope: pullScope(repository),
-          credentials,
-          ...(canDoWithout ? { headersTimeoutMs: this.#client.impatientMs } : {}),
-          signal,
-        });
-        await discard(response.body);
-        return isDigest(target) ? target : response.headers.get('docker-content-digest');
-      },
-      { capability: capabilityFor(target), canDoWithout },
-    );
+    return this.#ask('HEAD', request, canDoWithout, async (response) => {
+      await discard(response.body);
+      return isDigest(request.target) ? request.target : response.headers.get('docker-content-digest');
+    });
   }
 
-  #fetchOnce(
+  #fetchOnce(request: ManifestRequest, canDoWithout: boolean): Promise<FetchedManifest> {
+    const { target, signal } = request;
+    return this.#ask('GET', request, canDoWithout, async (response) => {
+      let content: Buffer | undefined;
+      try {
+        content = await readBounded(response.body, maxManifestBytes);
+      } catch (error) {
+        signal?.throwIfAborted();
+        throw toTransportError(error, 'GET', response.url);
+      }
+      if (content === undefined) throw internal(`manifest of ${target} is larger than ${maxManifestBytes} bytes`);
+      const digest = sha256Of(content);
+      const stated = isDigest(target) ? target : response.headers.get('docker-content-digest');
+      if (stated?.startsWith('sha256:') === true && stated !== digest) {
+        throw dataLoss(`manifest verification failed for digest ${stated}`);
+      }
+      return { mediaType: mediaTypeOf(response.headers.get('content-type')), digest, content };
+    });
+  }
+
+  #ask<T>(
+    method: 'GET' | 'HEAD',
     { repository, target, credentials, signal }: ManifestRequest,
     canDoWithout: boolean,
-  ): Promise<FetchedManifest> {
+    read: (response: HttpResponse) => Promise<T>,
+  ): Promise<T> {
     return this.#client.withRegistry(
       repository.domain,
       signal,
       async (registry) => {
         const response = await this.#client.request(registry, {
-          method: 'GET',
+          method,
           path: `${repository.path}/manifests/${target}`,
           headers: { accept: acceptedManifestTypes.join(', ') },
           scope: pullScope(repository),
@@ -94,27 +101,12 @@ export class Manifests {
           ...(canDoWithout ? { headersTimeoutMs: this.#client.impatientMs } : {}),
           signal,
         });
-        let content: Buffer | undefined;
-        try {
-          content = await readBounded(response.body, maxManifestBytes);
-        } catch (error) {
-          signal?.throwIfAborted();
-          throw toTransportError(error, 'GET', response.url);
-        }
-        if (content === undefined) throw internal(`manifest of ${target} is larger than ${maxManifestBytes} bytes`);
-        const digest = sha256Of(content);
-        const stated = isDigest(target) ? target : response.headers.get('docker-content-digest');
-        if (stated?.startsWith('sha256:') === true && stated !== digest) {
-          throw dataLoss(`manifest verification failed for digest ${stated}`);
-        }
-        return { mediaType: mediaTypeOf(response.headers.get('content-type')), digest, content };
+        return read(response);
       },
-      { capability: capabilityFor(target), canDoWithout },
+      { capability: isDigest(target) ? 'pull' : 'resolve', canDoWithout },
     );
   }
 }
-
-const capabilityFor = (target: string): Capability => (isDigest(target) ? 'pull' : 'resolve');
 
 /** Token scope to read a repository. */
 export function pullScope({ path }: Reference): string {

@@ -36,6 +36,7 @@ describe('proxyChoice', () => {
     expect(proxyChoice({ ...rules, noProxy: '*' })(url)).toBeUndefined();
     expect(proxyChoice({ ...rules, httpsProxy: '' })(url)).toBeUndefined();
     expect(proxyChoice(undefined)(url)).toBeUndefined();
+    expect(proxyChoice({ ...rules, noProxy: '10.0.0.0/,10.0.0.0/33,x/8' })(new URL('https://10.1.2.3/'))).toBeDefined();
   });
 
   it('refuses what is no proxy without repeating it', () => {

@@ -1,5 +1,6 @@
 import { BlockList, isIP } from 'node:net';
 import { invalidArgument } from '@flotilla/errors';
+import { addNetwork, isInside } from './networks.js';
 import { parseUrl } from './parse-url.js';
 
 /** The `proxies` of daemon.json; empty texts mean none. */
@@ -40,11 +41,6 @@ const loopback = new BlockList();
 loopback.addSubnet('127.0.0.0', 8, 'ipv4');
 loopback.addAddress('::1', 'ipv6');
 
-function isInside(networks: BlockList, address: string): boolean {
-  const family = isIP(address);
-  return family !== 0 && networks.check(address, family === 6 ? 'ipv6' : 'ipv4');
-}
-
 function proxyUrl(key: string, text: string): URL | undefined {
   if (text === '') return undefined;
   const url = parseUrl(text.includes('://') ? text : `http://${text}`);
@@ -57,14 +53,9 @@ function proxyUrl(key: string, text: string): URL | undefined {
 function exception(entry: string): ((host: string, port: string) => boolean) | undefined {
   if (entry === '') return undefined;
   if (entry === '*') return () => true;
-  const slash = entry.indexOf('/');
-  if (slash > 0) {
-    const [address, bits] = [entry.slice(0, slash), Number(entry.slice(slash + 1))];
-    const family = isIP(address);
-    if (family === 0 || !Number.isInteger(bits) || bits < 0 || bits > (family === 6 ? 128 : 32)) return undefined;
+  if (entry.includes('/')) {
     const network = new BlockList();
-    network.addSubnet(address, bits, family === 6 ? 'ipv6' : 'ipv4');
-    return (host) => isInside(network, host);
+    return addNetwork(network, entry) ? (host) => isInside(network, host) : undefined;
   }
   const parts = /^(\[[^\]]*\]|[^:]*)(?::(\d+))?$/.exec(entry);
   const name = (isIP(entry) !== 0 ? entry : (parts?.[1] ?? entry)).replace(/^\[|\]$/g, '').replace(/^\*\./, '.');

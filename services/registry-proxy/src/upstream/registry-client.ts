@@ -3,6 +3,7 @@ import type { Challenge } from './challenges.js';
 import { CircuitBreaker } from './circuit-breaker.js';
 import { basicAuthorization, hasCredentials } from './credentials.js';
 import type { Credentials } from './credentials.js';
+import { dropOldest } from './drop-oldest.js';
 import { noHosts } from './endpoints.js';
 import type { Endpoint, Endpoints } from './endpoints.js';
 import type { Capability } from './hosts-file.js';
@@ -40,6 +41,7 @@ export interface RegistryNeeds {
 }
 
 const reachedForMs = 10 * 60_000;
+const maxReached = 1000;
 const pingTimeoutMs = 15_000;
 const impatientMs = 5_000;
 const circuitRules = { failures: 3, openMs: 15_000, maxOpenMs: 120_000 };
@@ -163,6 +165,7 @@ export class RegistryClient {
     // 400 is what a TLS server says to plain HTTP.
     if (response.status < 500 && ![400, 429].includes(response.status)) {
       this.#reached.set(addressOf(endpoint), { registry, until: Date.now() + reachedForMs });
+      dropOldest(this.#reached, maxReached);
     }
     return registry;
   }

@@ -1,7 +1,9 @@
 import { JsonReader } from '@flotilla/oci';
+import { raceSignal } from '../race-signal.js';
 import type { Challenge } from './challenges.js';
 import { basicAuthorization, fingerprint } from './credentials.js';
 import type { Credentials } from './credentials.js';
+import { dropOldest } from './drop-oldest.js';
 import { errorOf, readBounded } from './http-transport.js';
 import { parseUrl } from './parse-url.js';
 import type { CertificateFiles } from './hosts-file.js';
@@ -50,7 +52,10 @@ export class Tokens {
     const key = cacheKey(request);
     const cached = this.#cache.get(key);
     if (cached !== undefined) {
-      const token = await cached.catch(() => undefined);
+      const token = await raceSignal(
+        cached.catch(() => undefined),
+        request.signal,
+      );
       if (token !== undefined && token.expiresAt > Date.now()) return token;
       if (this.#cache.get(key) === cached) this.#cache.delete(key);
     }
@@ -59,11 +64,8 @@ export class Tokens {
     const fetched = this.#cache.get(key) ?? this.#fetch(shared);
     this.#cache.set(key, fetched);
     fetched.catch(() => this.#cache.delete(key));
-    const oldest = this.#cache.keys().next();
-    if (this.#cache.size > maxCached && oldest.done !== true) this.#cache.delete(oldest.value);
-    const token = await fetched;
-    request.signal?.throwIfAborted();
-    return token;
+    void dropOldest(this.#cache, maxCached);
+    return raceSignal(fetched, request.signal);
   }
 
   /** Drop a token that was refused. */

@@ -55,9 +55,8 @@ export function toTransportError(error: unknown, method: string, url: URL, proxy
   const said = phrases.get(code)?.(hostWithPort(isProxyDown ? proxy : url));
   const phrase = isProxyDown && said !== undefined ? `proxyconnect tcp: ${said}` : said;
   const text = phrase ?? (error instanceof Error && error.message !== '' ? error.message : code);
-  const verb = method.slice(0, 1) + method.slice(1).toLowerCase();
   const certificate = /^(?:ERR_SSL|ERR_TLS|CERT_|DEPTH_|SELF_|UNABLE_)/.test(code);
-  return new TransportError(`${verb} "${withoutSecrets(url)}": ${text}`, {
+  return new TransportError(`${requestName(method, url)}: ${text}`, {
     isRetryable: !certificate && !lasting.has(code),
     isUnreachable: unreachable.has(code),
     isTimeout: timeouts.has(code),
@@ -65,9 +64,9 @@ export function toTransportError(error: unknown, method: string, url: URL, proxy
   });
 }
 
-/** Signed URLs carry secrets in their query: only `/v2/` and token addresses keep it short anyway. */
-function withoutSecrets(url: URL): string {
-  return `${url.origin}${url.pathname}`;
+/** `Get "https://host/path"`, as Go's client names a request; without the query, in which signed URLs carry secrets. */
+export function requestName(method: string, url: URL): string {
+  return `${method.slice(0, 1)}${method.slice(1).toLowerCase()} "${url.origin}${url.pathname}"`;
 }
 
 /** The innermost code: AggregateError of several addresses and undici's wrappers are opened. */
