@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { notFound } from '@flotilla/errors';
-import { JsonReader, parseDigest, parseImageConfig, renderRunConfig } from '@flotilla/oci';
+import { JsonReader, mediaTypes, parseDigest, parseImageConfig, renderRunConfig } from '@flotilla/oci';
 import type { Reference, RunConfig } from '@flotilla/oci';
 import type { CatalogChange, CatalogImage, Hold } from '../catalog/catalog.js';
 import type { LayerRecord } from '../catalog/records.js';
@@ -69,7 +69,7 @@ export async function commitContainer(
           layers: [...parent.record.layers, ...(layer === undefined ? [] : [layer.record])],
           sizeBytes: parent.record.sizeBytes + (layer?.sizeBytes ?? 0),
           manifestBytes: undefined,
-          manifestType: 'application/vnd.oci.image.manifest.v1+json',
+          manifestType: mediaTypes.ociManifest,
         },
         hold,
       );

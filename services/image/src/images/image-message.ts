@@ -1,9 +1,9 @@
 import { familiarString, normalizePlatform } from '@flotilla/oci';
-import type { Healthcheck, RunConfig } from '@flotilla/oci';
 import type { Timestamp, common, image } from '@flotilla/proto';
 import { timestampFromDate } from '@flotilla/proto';
 import type { CatalogImage } from '../catalog/catalog.js';
 import { descriptorOf } from './manifest-summaries.js';
+import { runConfigMessage } from './run-config-message.js';
 
 /** The image as the contract has it. */
 export function imageMessage(
@@ -38,37 +38,6 @@ export function imageMessage(
     storageDriver,
     createdKnown: config.created !== undefined,
     secondaryNames: secondary.map(familiarString),
-  };
-}
-
-export function runConfigMessage(run: RunConfig): image.ImageConfig {
-  return {
-    user: run.user,
-    exposedPorts: [...run.exposedPorts],
-    env: [...run.env],
-    entrypoint: [...(run.entrypoint ?? [])],
-    cmd: [...(run.cmd ?? [])],
-    volumes: [...run.volumes],
-    workingDir: run.workingDir,
-    labels: Object.fromEntries(run.labels),
-    stopSignal: run.stopSignal,
-    shell: [...run.shell],
-    healthcheck: run.healthcheck === undefined ? undefined : healthcheckMessage(run.healthcheck),
-    onBuild: [...run.onBuild],
-    argsEscaped: run.argsEscaped,
-    hasEntrypoint: run.entrypoint !== undefined,
-    hasCmd: run.cmd !== undefined,
-  };
-}
-
-function healthcheckMessage(health: Healthcheck): common.Healthcheck {
-  return {
-    test: [...health.test],
-    intervalNs: BigInt(health.interval),
-    timeoutNs: BigInt(health.timeout),
-    retries: BigInt(health.retries),
-    startPeriodNs: BigInt(health.startPeriod),
-    startIntervalNs: BigInt(health.startInterval),
   };
 }
 

@@ -19,21 +19,21 @@ export class ManifestSummaries {
     this.#content = content;
   }
 
-  /** In the order of the index. One whose index was lost is told of as if it had come without. */
-  async of(found: CatalogImage): Promise<image.ManifestSummary[]> {
+  /** Those of each image, in the order of its index. One whose index was lost is told of as if it had come without. */
+  async *of(images: Iterable<CatalogImage>): AsyncGenerator<image.ListImageManifestsResponse> {
+    const here = new Map(this.#catalog.all().map((it) => [it.record.manifest.digest, it]));
+    for (const found of images) yield { imageId: found.record.id, manifests: await this.#listed(found, here) };
+  }
+
+  async #listed(found: CatalogImage, here: ReadonlyMap<Digest, CatalogImage>): Promise<image.ManifestSummary[]> {
     const { index } = found.record;
     if (index === null || !this.#content.has(index.digest)) return [this.#imageOf(found, undefined)];
     const parsed = parseManifest(await this.#content.read(index.digest), index.mediaType);
     if (parsed.kind !== 'index') return [this.#imageOf(found, undefined)];
-    const here = this.#byManifest();
     const summaries = parsed.manifests.map((entry) => this.#entry(entry, here));
     // An index inside the index led to it: that one is not kept.
     const isListed = parsed.manifests.some(({ digest }) => digest === found.record.manifest.digest);
     return isListed ? summaries : [...summaries, this.#imageOf(found, undefined)];
-  }
-
-  #byManifest(): Map<Digest, CatalogImage> {
-    return new Map(this.#catalog.all().map((it) => [it.record.manifest.digest, it]));
   }
 
   #entry(entry: Descriptor, here: ReadonlyMap<Digest, CatalogImage>): image.ManifestSummary {

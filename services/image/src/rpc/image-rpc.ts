@@ -110,12 +110,10 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
       return Promise.resolve({ images: visible.sort(newestFirst).map(messageOf), revision: catalog.revision });
     }),
 
-    listImageManifests: serverStream(async function* ({ imageIds }: image.ListImageManifestsRequest, { identity }) {
+    listImageManifests: serverStream(({ imageIds }: image.ListImageManifestsRequest, { identity }) => {
       const wanted = new Set(imageIds);
-      for (const it of catalog.all()) {
-        if (!isSeen(it, identity) || (wanted.size > 0 && !wanted.has(it.record.id))) continue;
-        yield { imageId: it.record.id, manifests: await manifests.of(it) };
-      }
+      const isWanted = (it: CatalogImage): boolean => wanted.size === 0 || wanted.has(it.record.id);
+      return manifests.of(catalog.all().filter((it) => isSeen(it, identity) && isWanted(it)));
     }),
 
     getImageHistory: unary(({ name, platform }: image.GetImageHistoryRequest) => {

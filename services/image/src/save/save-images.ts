@@ -1,7 +1,7 @@
 import { open } from 'node:fs/promises';
 import { dataLoss } from '@flotilla/errors';
 import { TarWriter } from '@flotilla/layer-tar';
-import { digestAlgorithm, digestHex, familiarName, familiarString, repositoryName } from '@flotilla/oci';
+import { digestAlgorithm, digestHex, familiarName, familiarString, mediaTypes, repositoryName } from '@flotilla/oci';
 import type { Digest, Platform } from '@flotilla/oci';
 import type { Catalog } from '../catalog/catalog.js';
 import type { BlobRecord } from '../catalog/records.js';
@@ -91,7 +91,7 @@ function writeDescriptions(writer: TarWriter, chosen: readonly ChosenImage[]): v
   put('oci-layout', { imageLayoutVersion: '1.0.0' });
   put('index.json', {
     schemaVersion: 2,
-    mediaType: 'application/vnd.oci.image.index.v1+json',
+    mediaType: mediaTypes.ociIndex,
     manifests: chosen.flatMap(descriptorsOf),
   });
   put('manifest.json', chosen.map(manifestItem));
