@@ -4,8 +4,8 @@ import { expect, it } from 'vitest';
 import { compressorCommand } from './codec-process.js';
 
 it('compresses without a time in the header', () => {
-  const [program, ...args] = compressorCommand();
-  const { stdout } = spawnSync(program, args, { input: 'a layer' });
+  // From a pipe, as layers come: of a socket igzip knows no time.
+  const { stdout } = spawnSync('sh', ['-c', 'printf "a layer" | "$@"', 'sh', ...compressorCommand()]);
   expect(gunzipSync(stdout).toString()).toBe('a layer');
   expect(stdout.readUInt32LE(4)).toBe(0);
 });
