@@ -7,6 +7,8 @@ export default defineConfig({
   resolve,
   ssr,
   test: {
+    // Most of the time they wait: for processes, timers and the kernel. One worker leaves half of two cores idle.
+    maxWorkers: 2,
     projects: [
       {
         resolve,

@@ -95,9 +95,14 @@ export class Committer {
         await store.commit((batch) => batch.put(withoutFreeze(record)));
         return;
       }
-      await task.resume().catch((error: unknown) => {
+      try {
+        await task.resume();
+      } catch (error) {
+        // It has just ended; or it is frozen still, and shown so: whoever unpauses it tries again.
         log.warn({ containerId: id, reason: messageOf(error) }, 'container not thawed after its commit');
-      });
+        await store.commit((batch) => batch.put(withoutFreeze(record)));
+        return;
+      }
       const shown = withStatus(record, 'running');
       await store.commit((batch) => {
         batch.put({ ...withoutFreeze(record), container: shown });

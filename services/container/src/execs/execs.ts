@@ -195,6 +195,8 @@ export class Execs implements AsyncDisposable {
       return { record: running, session, failure: undefined, ended: this.#watch(running, exec) };
     } catch (error) {
       session?.detach();
+      // Made in the shim already, though its record may not have been written.
+      this.#inBackground('delete', () => exec.delete());
       return await this.#failed(record, error, options);
     }
   }
