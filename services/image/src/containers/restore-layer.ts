@@ -2,7 +2,7 @@ import type { Digest } from '@flotilla/oci';
 import type { LayerRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
 import type { LayerStore } from '../layers/index.js';
-import { compressionOfFile } from '../pull/blob-compression.js';
+import { compressionOfFile } from '../layers/blob-compression.js';
 
 /** Unpack a lost layer again from its blob. @throws EngineError `notFound` without the blob, `dataLoss` if it is corrupt. */
 export async function restoreLayer(

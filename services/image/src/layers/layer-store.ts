@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { cancelled, dataLoss, isEngineError, notFound } from '@flotilla/errors';
 import type { TreeChange } from '@flotilla/layer-tar';
 import { hasCode } from '@flotilla/sys';
-import { compressionOfFile } from '../pull/blob-compression.js';
+import { compressionOfFile } from './blob-compression.js';
 import type { LayerCompression } from './codec-process.js';
 import { BlobUnfinished } from './growing-blob.js';
 import type { GrowingBlob } from './growing-blob.js';

@@ -20,7 +20,7 @@ import type { ContentStore } from '../content/content-store.js';
 import { imagePulled } from '../images/image-events.js';
 import { BlobUnfinished } from '../layers/index.js';
 import type { AppliedLayer, GrowingBlob, LayerStore, WholeBlob } from '../layers/index.js';
-import { compressionOfFile } from './blob-compression.js';
+import { compressionOfFile } from '../layers/blob-compression.js';
 import { selectImage } from './image-selection.js';
 import type { SelectedImage } from './image-selection.js';
 import type { ProgressLog } from './progress-log.js';

@@ -8,7 +8,7 @@ import { parseUrl } from '../upstream/parse-url.js';
 import type { ReachedRegistry, RepositoryRequest } from '../upstream/registry-client.js';
 import { RegistryError, TransportError } from '../upstream/registry-error.js';
 import { requestName } from '../upstream/transport-error.js';
-import type { BlobUpload, UploadDeps, UploadOutcome } from './blob-upload.js';
+import type { BlobUpload, UploadDeps, UploadOutcome } from './upload.js';
 import { checkStoredDigest, pushScope } from './pushed-content.js';
 
 const readBytes = 512 * 1024;

@@ -20,7 +20,7 @@ import type { BlobCache } from '../blobs/blob-cache.js';
 import type { BlobProgress, BlobRequest } from '../blobs/blob-download.js';
 import type { BlobTransfers } from '../blobs/blob-transfers.js';
 import { uploadBlob } from '../push/blob-upload.js';
-import type { BlobUpload, UploadDeps, UploadOutcome } from '../push/blob-upload.js';
+import type { BlobUpload, UploadDeps, UploadOutcome } from '../push/upload.js';
 import { openExchangeFile } from '../push/exchange-file.js';
 import { pushManifest } from '../push/manifest-push.js';
 import { toPushError } from '../push/pushed-content.js';

@@ -1,5 +1,5 @@
 import { open } from 'node:fs/promises';
-import type { LayerCompression } from '../layers/index.js';
+import type { LayerCompression } from './codec-process.js';
 
 /** How the bytes are compressed, by their first four: what a media type says is not always so. */
 export function compressionOf(head: Uint8Array): LayerCompression {
