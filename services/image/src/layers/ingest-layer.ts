@@ -4,14 +4,14 @@ import { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { cancelled } from '@flotilla/errors';
-import { duplicateFd, hasCode, pipe2, setPipeSize } from '@flotilla/sys';
+import { duplicateFd, hasCode } from '@flotilla/sys';
+import { largePipe } from './large-pipe.js';
 import { CodecProcess, compressorCommand } from './codec-process.js';
 import type { LayerTree } from './layer-tasks.js';
 import type { LayerThread } from './layer-workers.js';
 import { registerError } from './register-error.js';
 import { positionOf } from './unpack-blob.js';
 
-const pipeBytes = 1 << 20;
 const progressMs = 100;
 
 /** An uncompressed layer: a tar file, the bytes of one, or what a container has changed. */
@@ -119,12 +119,6 @@ export async function ingestLayer(thread: LayerThread, input: IngestInput): Prom
 function isConsequence(error: unknown): boolean {
   if (hasCode(error, 'EPIPE', 'ERR_STREAM_PREMATURE_CLOSE', 'ECONNRESET', 'ABORT_ERR')) return true;
   return error instanceof Error && (/\bEPIPE\b/.test(error.message) || error.message === 'cancelled');
-}
-
-function largePipe(): { readFd: number; writeFd: number } {
-  const pipe = pipe2();
-  setPipeSize(pipe.readFd, pipeBytes);
-  return pipe;
 }
 
 /** A descriptor to read from, which the reader closes. */

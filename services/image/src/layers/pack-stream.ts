@@ -1,11 +1,9 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { cancelled } from '@flotilla/errors';
-import { pipe2, setPipeSize } from '@flotilla/sys';
+import { largePipe } from './large-pipe.js';
 import type { LayerTree } from './layer-tasks.js';
 import type { LayerWorkers } from './layer-workers.js';
-
-const pipeBytes = 1 << 20;
 
 /**
  * The tar of a tree, written by a thread of `workers` as fast as it is read. Leaving the loop early ends the thread's
@@ -17,8 +15,7 @@ export async function* packToStream(
   signal: AbortSignal,
 ): AsyncGenerator<Buffer> {
   const stop = new Int32Array(new SharedArrayBuffer(4));
-  const { readFd, writeFd } = pipe2();
-  setPipeSize(readFd, pipeBytes);
+  const { readFd, writeFd } = largePipe();
   const output = new Socket({ fd: readFd, readable: true, writable: false });
   const halt = () => {
     Atomics.store(stop, 0, 1);

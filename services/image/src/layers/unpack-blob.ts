@@ -2,8 +2,9 @@ import { closeSync, constants, readFileSync, writeSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { cancelled, isEngineError } from '@flotilla/errors';
-import { O_CLOEXEC, duplicateFd, hasCode, pipe2, setPipeSize } from '@flotilla/sys';
+import { O_CLOEXEC, duplicateFd, hasCode, pipe2 } from '@flotilla/sys';
 import { compressionOf } from './blob-compression.js';
+import { largePipe } from './large-pipe.js';
 import { CodecProcess, decompressorCommand } from './codec-process.js';
 import type { LayerCompression } from './codec-process.js';
 import type { GrowingBlob } from './growing-blob.js';
@@ -11,7 +12,6 @@ import type { Follow, LayerTaskResult } from './layer-tasks.js';
 import type { LayerThread } from './layer-workers.js';
 
 const progressMs = 100;
-const pipeBytes = 1 << 20;
 /** What is needed to tell the compression. */
 export const headBytes = 4;
 
@@ -124,8 +124,8 @@ async function unpackFrom(
     let codecFd = -1;
     if (compression === 'none') sourceFd = duplicateFd(fd);
     else {
-      const output = bigPipe();
-      const input = follow === undefined ? undefined : bigPipe();
+      const output = largePipe();
+      const input = follow === undefined ? undefined : largePipe();
       codec = new CodecProcess(decompressorCommand(compression), input?.readFd ?? fd, output.writeFd);
       closeSync(output.writeFd);
       if (input !== undefined) closeSync(input.readFd);
@@ -160,12 +160,6 @@ async function unpackFrom(
     signal.removeEventListener('abort', halt);
     clearInterval(timer);
   }
-}
-
-function bigPipe(): ReturnType<typeof pipe2> {
-  const pipe = pipe2();
-  setPipeSize(pipe.readFd, pipeBytes);
-  return pipe;
 }
 
 /** How far an open file has been read; 0 once it is closed. */
