@@ -24,7 +24,9 @@ export type Fault =
   /** Pass on without Range: a registry that cannot resume. */
   | { readonly kind: 'ignore-range' }
   /** Pass on, the body slowed to about this rate. */
-  | { readonly kind: 'slow'; readonly bytesPerSecond: number };
+  | { readonly kind: 'slow'; readonly bytesPerSecond: number }
+  /** Pass on, but nothing of the answer before `until` is settled. */
+  | { readonly kind: 'hold'; readonly until: Promise<unknown> };
 
 export interface SeenRequest {
   readonly method: string;
@@ -68,8 +70,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     const passed = request({ host, port, method: entry.method, path: entry.path, headers, agent: false });
     passed.on('error', () => outgoing.destroy());
     passed.on('response', (response) => {
-      outgoing.writeHead(response.statusCode ?? 502, response.headers);
-      void passBody(response, outgoing, fault);
+      void passResponse(response, outgoing, fault);
     });
     if (fault?.kind === 'cut-request') void cutBody(incoming, passed, fault.afterBytes);
     else incoming.pipe(passed);
@@ -105,6 +106,16 @@ async function cutBody(incoming: IncomingMessage, passed: ClientRequest, afterBy
     passed.destroy();
     incoming.destroy();
   }
+}
+
+async function passResponse(
+  response: IncomingMessage,
+  outgoing: ServerResponse,
+  fault: Fault | undefined,
+): Promise<void> {
+  if (fault?.kind === 'hold') await fault.until;
+  outgoing.writeHead(response.statusCode ?? 502, response.headers);
+  await passBody(response, outgoing, fault);
 }
 
 async function passBody(response: IncomingMessage, outgoing: ServerResponse, fault: Fault | undefined): Promise<void> {

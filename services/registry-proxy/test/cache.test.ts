@@ -187,7 +187,9 @@ describe('the cache', () => {
   });
 
   it('lets one that leaves not end the request of the others', async () => {
-    faults.decide = ({ path }) => (path.includes('/manifests/') ? { kind: 'slow', bytesPerSecond: 3_000 } : undefined);
+    let answer: () => void = () => undefined;
+    const until = new Promise<void>((resolve) => (answer = resolve));
+    faults.decide = ({ path }) => (path.includes('/manifests/') ? { kind: 'hold', until } : undefined);
     const leave = new AbortController();
     const request = { repository: `${faults.address}/web`, reference: 'latest', credentials: undefined };
     const first = proxy.client.resolveManifest(request, { deadlineMs: 30_000, signal: leave.signal });
@@ -195,6 +197,7 @@ describe('the cache', () => {
     await waitFor(() => faults.seen.some(({ path }) => path.includes('/manifests/')), { what: 'the request' });
     leave.abort();
     await expect(first).rejects.toMatchObject({ kind: 'cancelled' });
+    answer();
     expect((await second).digest).toBe(image.manifestDigest);
     expect(faults.seen.filter(({ path }) => path.includes('/manifests/'))).toHaveLength(1);
   });
