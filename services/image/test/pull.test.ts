@@ -148,13 +148,18 @@ describe('pull', () => {
   });
 
   it('shares the work of many pulls at once, and a cancelled one does not end the others', async () => {
-    faults.decide = (seen) => (isBlob(seen) ? { kind: 'slow', bytesPerSecond: 10_000_000 } : undefined);
+    let answer: () => void = () => undefined;
+    const until = new Promise<void>((resolve) => (answer = resolve));
+    faults.decide = (seen) => (isBlob(seen) ? { kind: 'hold', until } : undefined);
     const cancel = new AbortController();
     const name = `${faults.address}/layered`;
     const pulls = Array.from({ length: 6 }, (_, at) =>
       pull(engine, name, 'v1', {}, at === 0 ? cancel.signal : undefined),
     );
-    setTimeout(() => cancel.abort(), 100);
+    await eventually(() => faults.seen.some(isBlob)).toBe(true);
+    cancel.abort();
+    await expect(pulls[0]).rejects.toMatchObject({ kind: 'cancelled' });
+    answer();
     const results = await Promise.allSettled(pulls);
     expect(results.map(({ status }) => status)).toEqual(['rejected', ...Array<string>(5).fill('fulfilled')]);
     const fetched = faults.seen.filter((seen) => isBlob(seen) && seen.method === 'GET').map(({ path }) => path);
@@ -163,10 +168,11 @@ describe('pull', () => {
   });
 
   it('leaves nothing when it is cancelled', async () => {
-    faults.decide = (seen) => (isBlob(seen) ? { kind: 'slow', bytesPerSecond: 500_000 } : undefined);
+    faults.decide = (seen) => (isBlob(seen) ? { kind: 'stall', afterBytes: 10_000 } : undefined);
     const cancel = new AbortController();
     const waiting = pull(engine, `${faults.address}/layered`, 'v1', {}, cancel.signal);
-    setTimeout(() => cancel.abort(), 400);
+    await eventually(() => blobs().length + leftovers().length).toBeGreaterThan(0);
+    cancel.abort();
     await expect(waiting).rejects.toMatchObject({ kind: 'cancelled' });
     await eventually(() => [layerDirs(), blobs(), leftovers()]).toEqual([[], [], []]);
   });
