@@ -33,6 +33,10 @@ export interface SeenRequest {
   readonly path: string;
   readonly authorization: string | undefined;
   readonly range: string | undefined;
+  /** Bytes of the request's body that were passed to the registry, so far. */
+  uploadedBytes: number;
+  /** Bytes of the answer's body that were passed to the client, so far. */
+  downloadedBytes: number;
 }
 
 /** A proxy in front of a registry that breaks what it is told to break. */
@@ -55,6 +59,8 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
       path: incoming.url ?? '',
       authorization: incoming.headers.authorization,
       range: incoming.headers.range,
+      uploadedBytes: 0,
+      downloadedBytes: 0,
     };
     seen.push(entry);
     outgoing.on('error', () => undefined);
@@ -70,10 +76,13 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
     const passed = request({ host, port, method: entry.method, path: entry.path, headers, agent: false });
     passed.on('error', () => outgoing.destroy());
     passed.on('response', (response) => {
-      void passResponse(response, outgoing, fault);
+      void passResponse(response, outgoing, fault, entry);
     });
-    if (fault?.kind === 'cut-request') void cutBody(incoming, passed, fault.afterBytes);
-    else incoming.pipe(passed);
+    if (fault?.kind === 'cut-request') void cutBody(incoming, passed, fault.afterBytes, entry);
+    else {
+      incoming.on('data', (chunk: Buffer) => (entry.uploadedBytes += chunk.length));
+      incoming.pipe(passed);
+    }
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -94,11 +103,17 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
   };
 }
 
-async function cutBody(incoming: IncomingMessage, passed: ClientRequest, afterBytes: number): Promise<void> {
+async function cutBody(
+  incoming: IncomingMessage,
+  passed: ClientRequest,
+  afterBytes: number,
+  entry: SeenRequest,
+): Promise<void> {
   let left = afterBytes;
   try {
     for await (const chunk of incoming as AsyncIterable<Buffer>) {
       await new Promise((resolve) => passed.write(chunk.subarray(0, left), resolve));
+      entry.uploadedBytes += Math.min(left, chunk.length);
       left -= chunk.length;
       if (left <= 0) break;
     }
@@ -112,13 +127,19 @@ async function passResponse(
   response: IncomingMessage,
   outgoing: ServerResponse,
   fault: Fault | undefined,
+  entry: SeenRequest,
 ): Promise<void> {
   if (fault?.kind === 'hold') await fault.until;
   outgoing.writeHead(response.statusCode ?? 502, response.headers);
-  await passBody(response, outgoing, fault);
+  await passBody(response, outgoing, fault, entry);
 }
 
-async function passBody(response: IncomingMessage, outgoing: ServerResponse, fault: Fault | undefined): Promise<void> {
+async function passBody(
+  response: IncomingMessage,
+  outgoing: ServerResponse,
+  fault: Fault | undefined,
+  entry: SeenRequest,
+): Promise<void> {
   let passed = 0;
   try {
     for await (const chunk of response as AsyncIterable<Buffer>) {
@@ -130,7 +151,9 @@ async function passBody(response: IncomingMessage, outgoing: ServerResponse, fau
       }
       const limit = fault?.kind === 'cut' || fault?.kind === 'stall' ? fault.afterBytes - passed : Infinity;
       passed += bytes.length;
-      if (!outgoing.write(bytes.subarray(0, Math.max(0, limit)))) await once(outgoing, 'drain');
+      const allowed = bytes.subarray(0, Math.max(0, limit));
+      entry.downloadedBytes += allowed.length;
+      if (!outgoing.write(allowed)) await once(outgoing, 'drain');
       if (bytes.length >= limit) {
         if (fault?.kind === 'stall') return;
         // Let what was written reach the other side first.
