@@ -2,6 +2,7 @@ import { PassThrough } from 'node:stream';
 import Dockerode from 'dockerode';
 import { DockerClient } from '@docker/node-sdk';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { WebSocket } from 'ws';
 import { startTestEngine, type TestEngine } from './test-engine.js';
 
 const collect = (stream: PassThrough): (() => string) => {
@@ -38,6 +39,23 @@ describe('Docker SDKs', () => {
     await container.remove();
     await expect(container.inspect()).rejects.toMatchObject({ statusCode: 404 });
     expect((await docker.listImages()).length).toBeGreaterThan(0);
+  });
+
+  it('a WebSocket types into a terminal, and detaches with the keys', async () => {
+    await t.ok('create', '-it', '--name', 'terminal', 'busybox', 'sh');
+    const path = '/v1.51/containers/terminal/attach/ws?stream=1&stdin=1&stdout=1&detachKeys=ctrl-x';
+    const socket = new WebSocket(`ws+unix:${t.engine.socket}:${path}`);
+    let text = '';
+    socket.on('message', (data: Buffer) => (text += data.toString()));
+    const closed = new Promise<number>((resolve) => socket.on('close', resolve));
+    await new Promise((resolve) => socket.on('open', resolve));
+    await t.ok('start', 'terminal');
+    socket.send('echo $((6 * 7))\n');
+    await expect.poll(() => text, { timeout: 10_000 }).toContain('\r\n42\r\n');
+    socket.send(Buffer.from([24]));
+    expect(await closed).toBe(1000);
+    expect(await t.ok('inspect', '-f', '{{.State.Status}}', 'terminal')).toBe('running');
+    await t.ok('rm', '-f', 'terminal');
   });
 
   it('dockerode attaches with stdin over a hijacked connection', async () => {

@@ -74,7 +74,7 @@ export function createApiServer(options: ApiServerOptions): Server {
     const { onIncoming } = parser;
     // The `upgrade` mark decides in Node whether the parser lets go of the connection.
     parser.onIncoming = (req, keepAlive) => {
-      (req as IncomingMessage & { upgrade: boolean }).upgrade = req.method === 'POST' && gateway.takesOver(req);
+      (req as IncomingMessage & { upgrade: boolean }).upgrade = gateway.takesOver(req);
       return onIncoming(req, keepAlive);
     };
   });
@@ -119,8 +119,11 @@ class Dispatcher {
   }
 
   takesOver(req: IncomingMessage): boolean {
-    const { path } = targetOf(req.url ?? '/');
-    return this.#options.routes.match('POST', path)?.route.hijack === true;
+    const { method } = req;
+    // Only these have such routes: the others need no second look at the table.
+    const isCandidate = method === 'POST' || (method === 'GET' && req.headers.upgrade !== undefined);
+    if (!isCandidate) return false;
+    return this.#options.routes.match(method, targetOf(req.url ?? '/').path)?.route.hijack === true;
   }
 
   #answer(req: IncomingMessage, res: ServerResponse, connection: HijackedConnection | undefined): void {

@@ -1,22 +1,31 @@
-import { StdStream, booleanValue, encodeFrame, parseDetachKeys } from '@flotilla/docker-api';
-import { internal, invalidArgument, isEngineError, messageOf } from '@flotilla/errors';
+import { apiVersion, booleanValue, parseDetachKeys } from '@flotilla/docker-api';
+import { invalidArgument, isEngineError, messageOf } from '@flotilla/errors';
 import type { container } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
-import type { HijackedConnection } from '../http/hijack.js';
 import type { Route } from '../http/route-table.js';
 import { execBody, execStartBody } from '../json/container-bodies.js';
-import { streamContentType, terminalSize } from './container-routes.js';
+import { type ClientStream, RawClientStream, connectionOf } from './client-stream.js';
+import { terminalSize } from './container-routes.js';
 import { changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
 import { openedAgain } from './resumed-stream.js';
+import { WebSocketClientStream } from './web-socket-stream.js';
 
 const MAX_ATTACH_BODY = 64 * 1024;
+/** Since this version a WebSocket names the streams that it wants; before it has all of them. */
+const WEB_SOCKET_STREAMS_SINCE = apiVersion(1, 42);
 
 /** The endpoints that turn the connection into a raw stream, and what belongs to them. */
 export function attachRoutes(context: GatewayContext): Route[] {
   const { peers } = context;
   return [
-    { method: 'POST', path: '/containers/{id}/attach', hijack: true, handler: (call) => attach(context, call) },
+    { method: 'POST', path: '/containers/{id}/attach', hijack: true, handler: (call) => attachRaw(context, call) },
+    {
+      method: 'GET',
+      path: '/containers/{id}/attach/ws',
+      hijack: true,
+      handler: (call) => attachWebSocket(context, call),
+    },
     { method: 'POST', path: '/containers/{id}/exec', handler: (call) => createExec(context, call) },
     { method: 'POST', path: '/exec/{id}/start', hijack: true, handler: (call) => startExec(context, call) },
     {
@@ -34,12 +43,21 @@ export function attachRoutes(context: GatewayContext): Route[] {
 /** A message of the way down, the same for attach and exec. */
 type StreamMessage = container.AttachContainerResponse | container.StartExecResponse;
 
-const connectionOf = (call: ApiCall): HijackedConnection => {
-  if (call.connection === undefined) throw internal('the connection was not taken over');
-  return call.connection;
-};
+async function attachRaw(context: GatewayContext, call: ApiCall): Promise<void> {
+  const options = attachOptions(call);
+  // Some clients (dockerode) send their options as a body too: it is not input of the container.
+  await connectionOf(call).readBody(MAX_ATTACH_BODY);
+  await attach(context, call, options, new RawClientStream(call));
+}
 
-async function attach({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+async function attachWebSocket(context: GatewayContext, call: ApiCall): Promise<void> {
+  const options = attachOptions(call);
+  const isOlder = call.version < WEB_SOCKET_STREAMS_SINCE;
+  const streams = isOlder ? { ...options, stdin: true, stdout: true, stderr: true } : options;
+  await attach(context, call, streams, new WebSocketClientStream(call));
+}
+
+function attachOptions(call: ApiCall): container.AttachStart {
   const { query } = call;
   const detachKeys = query.get('detachKeys') ?? '';
   try {
@@ -47,24 +65,28 @@ async function attach({ peers }: GatewayContext, call: ApiCall): Promise<void> {
   } catch (cause) {
     throw invalidArgument(`Invalid detach keys (${detachKeys}) provided`, { cause });
   }
-  const connection = connectionOf(call);
-  // Some clients (dockerode) send their options as a body too: it is not input of the container.
-  await connection.readBody(MAX_ATTACH_BODY);
-  const stdin = booleanValue(query.get('stdin'));
-  const start: container.AttachStart = {
+  return {
     name: call.param('id'),
-    stdin,
+    stdin: booleanValue(query.get('stdin')),
     stdout: booleanValue(query.get('stdout')),
     stderr: booleanValue(query.get('stderr')),
     logs: booleanValue(query.get('logs')),
     stream: booleanValue(query.get('stream')),
     detachKeys,
   };
+}
+
+async function attach(
+  { peers }: GatewayContext,
+  call: ApiCall,
+  start: container.AttachStart,
+  client: ClientStream,
+): Promise<void> {
   async function* requests(accepted: Promise<boolean>): AsyncGenerator<container.AttachContainerRequest> {
     yield { frame: { $case: 'start', value: start } };
     // What is taken from the client before somebody has accepted it would be lost with a service that dies.
-    if (!stdin || !(await accepted)) return;
-    for await (const chunk of connection.input()) yield { frame: { $case: 'stdin', value: chunk } };
+    if (!start.stdin || !(await accepted)) return;
+    for await (const chunk of client.input()) yield { frame: { $case: 'stdin', value: chunk } };
   }
   async function* open(): AsyncGenerator<container.AttachContainerResponse> {
     let accept: (isAccepted: boolean) => void = () => undefined;
@@ -78,50 +100,35 @@ async function attach({ peers }: GatewayContext, call: ApiCall): Promise<void> {
       accept(false);
     }
   }
-  await relay(call, connection, openedAgain(open, call.signal));
+  await relay(call, client, openedAgain(open, call.signal));
 }
 
 /**
  * Pass output on until the process ends. The reply's head is sent when the owner has accepted, so that what it refuses
  * is an ordinary error reply. A service that dies in between is told to the client in one line.
  */
-async function relay(
-  call: ApiCall,
-  connection: HijackedConnection,
-  messages: AsyncIterable<StreamMessage>,
-): Promise<void> {
-  let tty: boolean | undefined;
+async function relay(call: ApiCall, client: ClientStream, messages: AsyncIterable<StreamMessage>): Promise<void> {
+  let isOpen = false;
   try {
     for await (const { frame } of messages) {
-      if (tty === undefined) {
-        tty = frame?.$case === 'attached' && frame.value.tty;
-        await takeOver(call, connection, tty);
+      if (!isOpen) {
+        await client.open(frame?.$case === 'attached' && frame.value.tty);
+        isOpen = true;
       }
-      if (frame?.$case === 'output') await connection.write(frame.value, call.signal);
+      if (frame?.$case === 'output') await client.write(frame.value);
       else if (frame?.$case === 'exited') break;
     }
   } catch (error) {
-    if (tty === undefined || isEngineError(error, 'cancelled')) throw error;
-    const text = isEngineError(error, 'unavailable')
-      ? 'the stream broke off because the container service restarted; the container goes on, attach again'
-      : messageOf(error);
-    const line = Buffer.from(`${text}\r\n`);
+    if (!isOpen || isEngineError(error, 'cancelled')) throw error;
     call.log.info({ path: call.path, requestId: call.requestId, err: error }, 'attached stream broke off');
-    await connection.write(tty ? line : encodeFrame(StdStream.stderr, line), call.signal);
+    await client.tell(
+      isEngineError(error, 'unavailable')
+        ? 'the stream broke off because the container service restarted; the container goes on, attach again'
+        : messageOf(error),
+    );
   }
-  if (tty === undefined) await takeOver(call, connection, false);
-  connection.end();
-}
-
-async function takeOver(call: ApiCall, connection: HijackedConnection, tty: boolean): Promise<void> {
-  const { res } = call;
-  if (res.socket !== null) res.detachSocket(res.socket);
-  const headers = connection.wantsUpgrade
-    ? ['HTTP/1.1 101 UPGRADED', `Content-Type: ${streamContentType(call, tty)}`, 'Connection: Upgrade', 'Upgrade: tcp']
-    : ['HTTP/1.1 200 OK', 'Content-Type: application/vnd.docker.raw-stream'];
-  const base = call.headers();
-  for (let i = 0; i + 1 < base.length; i += 2) headers.push(`${base[i] ?? ''}: ${base[i + 1] ?? ''}`);
-  await connection.write(`${headers.join('\r\n')}\r\n\r\n`, call.signal);
+  if (!isOpen) await client.open(false);
+  client.end();
 }
 
 async function createExec({ peers }: GatewayContext, call: ApiCall): Promise<void> {
@@ -151,7 +158,7 @@ async function createExec({ peers }: GatewayContext, call: ApiCall): Promise<voi
 }
 
 async function startExec({ peers }: GatewayContext, call: ApiCall): Promise<void> {
-  const connection = connectionOf(call);
+  const client = new RawClientStream(call);
   const body = (await call.readJson(execStartBody)) ?? {};
   const [height = 0, width = 0] = body.ConsoleSize ?? [];
   const detach = body.Detach ?? false;
@@ -164,11 +171,11 @@ async function startExec({ peers }: GatewayContext, call: ApiCall): Promise<void
   async function* requests(): AsyncGenerator<container.StartExecRequest> {
     yield { frame: { $case: 'start', value: start } };
     if (detach) return;
-    for await (const chunk of connection.input()) yield { frame: { $case: 'stdin', value: chunk } };
+    for await (const chunk of client.input()) yield { frame: { $case: 'stdin', value: chunk } };
   }
   const messages = peers.container.startExec(requests(), { signal: call.signal });
   if (!detach) {
-    await relay(call, connection, messages);
+    await relay(call, client, messages);
     return;
   }
   for await (const { frame } of messages) if (frame !== undefined) break;

@@ -13,11 +13,6 @@ const MISSING: readonly (readonly [Method, string, string])[] = [
   ['POST', '/session', 'BuildKit sessions are not implemented'],
   ['POST', '/grpc', 'the BuildKit API is not implemented'],
   ['GET', '/images/{name...}/attestations', 'image attestations are not implemented'],
-  [
-    'GET',
-    '/containers/{id}/attach/ws',
-    'attaching through a WebSocket is not implemented: use POST /containers/{id}/attach',
-  ],
   ['GET', '/containers/{id}/checkpoints', 'checkpoints are not implemented'],
   ['POST', '/containers/{id}/checkpoints', 'checkpoints are not implemented'],
   ['DELETE', '/containers/{id}/checkpoints/{checkpoint}', 'checkpoints are not implemented'],
