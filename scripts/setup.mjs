@@ -23,6 +23,8 @@ const testPackages = {
   'busybox-static': 'busybox',
   debootstrap: 'debootstrap',
   skopeo: 'skopeo',
+  podman: 'podman',
+  e2fsprogs: 'mkfs.ext4',
   curl: 'curl',
 };
 
