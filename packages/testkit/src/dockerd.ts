@@ -33,6 +33,8 @@ export async function startDockerd(options: {
   directory: string;
   cacheDirectory: string;
   namespace: NetworkNamespace;
+  /** `{}` when absent. */
+  daemonJson?: Record<string, unknown>;
 }): Promise<DockerdPeer> {
   const bins = unpackDockerPackage(options.cacheDirectory);
   mkdirSync(options.directory, { recursive: true });
@@ -40,7 +42,7 @@ export async function startDockerd(options: {
   const log = join(options.directory, 'dockerd.log');
   const config = join(options.directory, 'daemon.json');
   rmSync(join(options.directory, 'docker.pid'), { force: true });
-  writeFileSync(config, '{}');
+  writeFileSync(config, JSON.stringify(options.daemonJson ?? {}));
   const started = performance.now();
   const child: ChildProcess = options.namespace.spawn(
     'sh',

@@ -12,6 +12,8 @@ export { startFaultProxy } from './fault-proxy.js';
 export type { Fault, FaultProxy, SeenRequest } from './fault-proxy.js';
 export { startDockerd, unpackDockerPackage } from './dockerd.js';
 export type { DockerdPeer } from './dockerd.js';
+export { makePodman } from './podman.js';
+export type { PodmanPeer } from './podman.js';
 export {
   busyboxImage,
   debianImage,
