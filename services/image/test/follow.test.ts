@@ -1,9 +1,8 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { gzipSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { gzipLayer, makeImage, makeTempDir, plainTar, sha256, startFaultProxy, startRegistry } from '@flotilla/testkit';
+import { gzipLayer, makeImage, makeTempDir, plainTar, startFaultProxy, startRegistry } from '@flotilla/testkit';
 import type { Fault, FaultProxy, FixtureImage, FixtureLayer, Registry, TempDir } from '@flotilla/testkit';
 import { Engine, find, freePort, pull } from './image-under-test.js';
 
@@ -173,46 +172,3 @@ it('downloads that stand still keep nobody else waiting', async () => {
   await eventually(leftovers).toEqual([]);
   await expectWhole(`${faults.address}/web`);
 });
-
-it('a layer of 1 GiB takes the memory of a small one', async () => {
-  engine = await Engine.start();
-  await engine.stopImage();
-  const layer = hugeLayer();
-  await registry.push(makeImage([layer]), 'huge', 'latest');
-  const child = await engine.startImageProcess();
-  try {
-    await pull(engine, `${registry.address}/huge`);
-    const [lower = ''] = (await find(engine, `${registry.address}/huge`)).lowerDirs;
-    expect(statSync(join(lower, 'huge')).size).toBe(2 ** 30);
-    const peakKib = Number(/^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]);
-    // Of a tar no more is held than one piece of 1 MiB per thread: the rest is Node with this service's code.
-    expect(peakKib).toBeLessThan(200 * 1024);
-  } finally {
-    child.kill('SIGKILL');
-  }
-});
-
-/** One file of 1 GiB, each 64 MiB of it with 1 MiB that does not compress; made without holding it. */
-function hugeLayer(): FixtureLayer {
-  const piece = Buffer.alloc(64 * 2 ** 20);
-  randomBytes(2 ** 20).copy(piece);
-  const header = plainTar([['huge', Buffer.alloc(0)]]).subarray(0, 512);
-  header.write(`${(2 ** 30).toString(8).padStart(11, '0')}\0`, 124, 'latin1');
-  header.fill(' ', 148, 156);
-  header.write(
-    `${header
-      .reduce((sum, byte) => sum + byte, 0)
-      .toString(8)
-      .padStart(6, '0')}\0 `,
-    148,
-    'latin1',
-  );
-  const pieces = [header, ...Array.from({ length: 16 }, () => piece), Buffer.alloc(1024)];
-  const hash = createHash('sha256');
-  for (const each of pieces) hash.update(each);
-  // A gzip file may consist of several members.
-  const zipped = new Map([...new Set(pieces)].map((each) => [each, gzipSync(each, { level: 1 })]));
-  const blob = Buffer.concat(pieces.map((each) => zipped.get(each) ?? each));
-  const mediaType = 'application/vnd.docker.image.rootfs.diff.tar.gzip';
-  return { diffId: `sha256:${hash.digest('hex')}`, digest: sha256(blob), tar: Buffer.alloc(0), blob, mediaType };
-}
