@@ -34,7 +34,7 @@ export interface LauncherOptions {
   readonly isolateMounts: boolean;
 }
 
-/** A started engine. Disposing stops its processes in order; containers go on running. */
+/** A started engine. Disposing stops its processes in order; containers go on running, unless the settings say otherwise. */
 export interface RunningEngine extends AsyncDisposable {
   /** Resolves when every service has said that it serves for the first time. */
   readonly ready: Promise<void>;
@@ -49,6 +49,7 @@ export interface RunningEngine extends AsyncDisposable {
 const orphanLimitMs = 7000;
 // A first service that takes longer (a big store, a fault) does not hold up the rest.
 const firstLimitMs = 1000;
+const defaultShutdownSeconds = 15;
 
 /**
  * Start every process of an engine and keep them running.
@@ -155,6 +156,7 @@ class Engine {
 
   async stop(): Promise<void> {
     const { settings, log } = this.#options;
+    if (settings.given['live-restore'] === false && this.#isPrepared) await this.#stopContainers();
     this.#watching.abort();
     for (const group of stopOrder(this.#services)) {
       await Promise.all(group.map(async (service) => this.#processes.get(service)?.stop()));
@@ -164,6 +166,20 @@ class Engine {
     await unmountSharedDirectories(sharedDirectories(settings.dataRoot, settings.execRoot), log);
     if (settings.pidfile !== undefined) rmSync(settings.pidfile, { force: true });
     removeState(settings);
+  }
+
+  /** While all that containers need still lives, and nobody asks for more of them. */
+  async #stopContainers(): Promise<void> {
+    const { settings, log } = this.#options;
+    await this.#processes.get('api-gateway')?.stop();
+    const { stopContainers } = await import('./stop-containers.js');
+    try {
+      const timeoutSeconds = settings.given['shutdown-timeout'] ?? defaultShutdownSeconds;
+      const stopped = await stopContainers(serviceAddress(settings, 'container'), timeoutSeconds, log);
+      log.info({ stopped: stopped.length }, 'containers stopped');
+    } catch (error) {
+      log.error({ reason: messageOf(error) }, 'containers not stopped, they run on');
+    }
   }
 
   /** One after the other: a second one begins with what the first has left. */

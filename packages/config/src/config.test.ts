@@ -128,7 +128,7 @@ describe('daemon settings', () => {
     [{ hosts: ['unix:///a'] }, ['-H', 'unix:///b'], 'hosts (from flag --host: ["unix:///b"], from file'],
     [{ hosts: ['tcp://0.0.0.0:2375'] }, [], 'hosts.0: only unix:///path is implemented yet'],
     [{ 'userns-remap': 'default' }, [], 'userns-remap is not implemented'],
-    [{ 'live-restore': false }, [], 'live-restore: false is not implemented'],
+    [{ 'live-restore': 'no' }, [], 'live-restore: expected boolean'],
     [{ 'storage-driver': 'btrfs' }, [], 'storage-driver: expected one of overlay2, overlayfs, vfs'],
     [{ bip: '300.1.1.1/16' }, [], 'bip: expected an address'],
     [{ dns: ['nope'] }, [], 'dns.0: expected an IP address'],

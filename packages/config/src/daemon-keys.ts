@@ -83,6 +83,7 @@ export const daemonSchema = z.strictObject({
   labels: z.optional(z.array(label)),
   'min-api-version': z.optional(check((text) => /^1\.\d+$/.test(text), 'expected an API version like 1.24')),
   'shutdown-timeout': z.optional(z.int()),
+  'live-restore': z.optional(z.boolean()),
   'default-stop-timeout': z.optional(natural),
 
   'registry-mirrors': z.optional(z.array(check((text) => /^https?:\/\//.test(text), 'expected an http(s) URL'))),
@@ -146,7 +147,6 @@ export type DaemonFile = z.output<typeof daemonSchema>;
 
 /** Keys whose value must be the one that this engine always works by; anything else is refused as not implemented. */
 export const fixedKeys: Readonly<Record<string, readonly unknown[]>> = {
-  'live-restore': [true],
   'firewall-backend': ['nftables'],
   ip6tables: [true, false],
   'userland-proxy': [true, false],

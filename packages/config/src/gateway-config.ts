@@ -19,5 +19,6 @@ export const gatewayBlock = () =>
       defaultAddressPools: z.array(z.strictObject({ base: z.string(), size: z.int() })),
       initBinary: z.string(),
       seccompProfile: z.string(),
+      liveRestore: z.boolean(),
     }),
   });

@@ -79,6 +79,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
           defaultAddressPools: given['default-address-pools'] ?? [],
           initBinary: initPath,
           seccompProfile,
+          liveRestore: given['live-restore'] ?? true,
         },
       },
     },

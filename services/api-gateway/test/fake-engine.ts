@@ -128,6 +128,7 @@ export class FakeEngine implements AsyncDisposable {
           defaultAddressPools: [],
           initBinary: '/usr/bin/tini-static',
           seccompProfile: 'builtin',
+          liveRestore: true,
         },
       },
     };

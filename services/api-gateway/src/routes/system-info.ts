@@ -252,7 +252,7 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
       Error: '',
       RemoteManagers: null,
     },
-    LiveRestoreEnabled: true,
+    LiveRestoreEnabled: gateway.info.liveRestore,
     Isolation: '',
     InitBinary: gateway.info.initBinary.split('/').at(-1) ?? '',
     ContainerdCommit: commit('containerd-shim'),

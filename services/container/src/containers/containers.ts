@@ -16,6 +16,8 @@ import type { StartFailure } from './start-failure.js';
 import { isLive, transition } from './state.js';
 import { Stopper, type StopOptions, type StopResult } from './stopper.js';
 import { StartBarrier } from './start-barrier.js';
+import { StartTurns } from './start-turns.js';
+import { stopAll } from './stop-all.js';
 import { beginWait, type StartedWait, type WaitCondition } from './waits.js';
 import { type UpdateRequest, updateContainer } from './updater.js';
 import { Watchpoints } from './watchpoints.js';
@@ -44,7 +46,8 @@ export class Containers {
   readonly #stopper: Stopper;
   readonly #remover: Remover;
   readonly #networking: Networking;
-  readonly #endOomWatch: () => void;
+  readonly #turns = new StartTurns();
+  readonly #endWatching: (() => void)[] = [];
 
   constructor(deps: ContainersDeps) {
     this.context = {
@@ -75,17 +78,36 @@ export class Containers {
         await this.#starter.startLocked(id, { kind: 'restart', requestId }).catch(() => undefined);
       },
       startByPolicy: async (id) => {
-        await this.#starter.start(id, { kind: 'policy' }).catch(() => undefined);
+        await this.#turns.run(id, () => this.#starter.start(id, { kind: 'policy' })).catch(() => undefined);
       },
     });
-    this.#endOomWatch = context.runtime.onOom((id) => {
+    const endOomWatch = context.runtime.onOom((id) => {
       this.#ender.noteOutOfMemory(id).catch((error: unknown) => context.log.warn({ err: error }, 'oom event lost'));
     });
+    // A container that will not be started any more (stopped, removed, out of tries) keeps nobody waiting.
+    const endTurnWatch = context.store.onChange((_revision, changes) => {
+      for (const [id, record] of changes) {
+        if (record === undefined || ['exited', 'dead', 'removing'].includes(stateOf(record))) this.#turns.settle(id);
+      }
+    });
+    this.#endWatching.push(endOomWatch, endTurnWatch);
   }
 
   /** Parts that recovery drives. */
-  get recoveryParts(): { committer: Committer; ender: Ender; starter: Starter; remover: Remover } {
-    return { committer: this.#committer, ender: this.#ender, starter: this.#starter, remover: this.#remover };
+  get recoveryParts(): {
+    committer: Committer;
+    ender: Ender;
+    starter: Starter;
+    remover: Remover;
+    turns: StartTurns;
+  } {
+    return {
+      committer: this.#committer,
+      ender: this.#ender,
+      starter: this.#starter,
+      remover: this.#remover,
+      turns: this.#turns,
+    };
   }
 
   create(request: container.CreateContainerRequest, requestId: string): Promise<container.CreateContainerResponse> {
@@ -250,8 +272,22 @@ export class Containers {
 
   /** Begin nothing new and finish what is under way; containers run on. */
   async close(): Promise<void> {
-    this.#endOomWatch();
+    for (const end of this.#endWatching) end();
+    this.#turns.close();
     await this.#ender.close();
+  }
+
+  /**
+   * Stop what runs, because the engine stops: dependents first, each in its own time. Nothing is started any more. Policies start them again with
+   * the engine, for no user has stopped them.
+   *
+   * @returns ids of those that ran.
+   */
+  async stopAll(timeoutSeconds: number): Promise<string[]> {
+    this.#turns.close();
+    this.#ender.holdRestarts();
+    this.#starter.close();
+    return stopAll(this.context, this.#stopper, timeoutSeconds);
   }
 
   /** With dockerd, a container with auto-remove does not outlive a failed start; one that a policy starts waits for a peer that is down. */

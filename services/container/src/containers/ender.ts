@@ -31,6 +31,7 @@ export class Ender {
   readonly #backOffs = new Map<string, NodeJS.Timeout>();
   readonly #handling = new Set<Promise<void>>();
   readonly #closing = new AbortController();
+  #holdsRestarts = false;
 
   constructor(context: ContainerContext, hooks: EnderHooks) {
     this.#context = context;
@@ -59,7 +60,7 @@ export class Ender {
   /** Start a container by its policy when the time comes; one that is due already, at once. */
   scheduleRestart(id: string, dueAtMs: number): void {
     this.cancelBackOff(id);
-    if (this.#isClosed) return;
+    if (this.#isClosed || this.#holdsRestarts) return;
     const timer = setTimeout(
       () => {
         this.#backOffs.delete(id);
@@ -73,6 +74,13 @@ export class Ender {
   cancelBackOff(id: string): void {
     clearTimeout(this.#backOffs.get(id));
     this.#backOffs.delete(id);
+  }
+
+  /** Restarts that are due stay so until the next start of the engine. */
+  holdRestarts(): void {
+    this.#holdsRestarts = true;
+    for (const timer of this.#backOffs.values()) clearTimeout(timer);
+    this.#backOffs.clear();
   }
 
   /** Begin nothing new and wait for what is under way. Tasks run on. */

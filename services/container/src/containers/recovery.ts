@@ -4,6 +4,7 @@ import { processStartTime } from '@flotilla/sys';
 import pLimit from 'p-limit';
 import { type ContainerRecord, stateOf, toStatus } from '../store/container-record.js';
 import type { Containers } from './containers.js';
+import { dependenciesAmong } from './dependencies.js';
 import type { ContainerContext } from './context.js';
 import { logSinkOf } from './log-sink.js';
 import { hasBundle, releaseRun } from './release.js';
@@ -45,20 +46,21 @@ export class Recovery implements AsyncDisposable {
     this.#sweepTimer.unref();
   }
 
-  /** Start what the restart policies want to run, once per start of the engine. */
+  /**
+   * Start what the restart policies want to run, once per start of the engine: each after those that it needs have been tried. What the machine
+   * has lost takes part in it.
+   */
   async startByPolicies(): Promise<void> {
-    if (!(await this.#context.store.noteEngineStart(await markOfEngineStart()))) return;
-    for (const record of this.#context.store.all()) {
-      if (stateOf(record) !== 'exited' || record.internals.removal !== null) continue;
-      const { id, hostConfig, state, manuallyStopped, restartCount } = record.container;
-      const policy = parseRestartPolicy(
-        hostConfig.restartPolicy?.name ?? '',
-        hostConfig.restartPolicy?.maximumRetryCount ?? 0,
-      );
-      const { hasBeenStarted } = record.internals;
-      const last = { hasBeenStarted, stoppedByUser: manuallyStopped, exitCode: state.exitCode, restartCount };
-      if (!startsWithEngine(policy, last)) continue;
-      this.#inBackground('start by policy', () => this.#containers.recoveryParts.starter.start(id, { kind: 'engine' }));
+    const { turns, starter, ender } = this.#containers.recoveryParts;
+    const { store } = this.#context;
+    const isEngineStart = await store.noteEngineStart(await markOfEngineStart());
+    const due = isEngineStart ? store.all().filter(isDueWithEngine) : [];
+    const waiting = isEngineStart ? store.all().filter((record) => stateOf(record) === 'restarting') : [];
+    for (const { container } of [...due, ...waiting]) turns.expect(container.id);
+    turns.plan(dependenciesAmong(store.all()));
+    for (const { container } of waiting) ender.scheduleRestart(container.id, 0);
+    for (const { id } of due.map(({ container }) => container)) {
+      this.#inBackground('start by policy', () => turns.run(id, () => starter.start(id, { kind: 'engine' })));
     }
   }
 
@@ -145,7 +147,16 @@ export class Recovery implements AsyncDisposable {
     const exitedAtNs = this.#context.nowNs();
     const exitedAt = new Date(Number(exitedAtNs / 1_000_000n));
     const exit = { exitCode: exitCode ?? unknownExitCode, exitedAt, exitedAtNs, oomKilled: false };
-    this.#inBackground('end of a container', () => this.#containers.recoveryParts.ender.endGone(id, exit));
+    const { ender, turns } = this.#containers.recoveryParts;
+    turns.expect(id);
+    this.#inBackground('end of a container', async () => {
+      try {
+        await ender.endGone(id, exit);
+      } catch (error) {
+        turns.settle(id);
+        throw error;
+      }
+    });
   }
 
   #finishRemoval(id: string): Promise<void> {
@@ -230,6 +241,18 @@ export class Recovery implements AsyncDisposable {
     this.#background.add(running);
     void running.finally(() => this.#background.delete(running));
   }
+}
+
+function isDueWithEngine(record: ContainerRecord): boolean {
+  if (stateOf(record) !== 'exited' || record.internals.removal !== null) return false;
+  const { hostConfig, state, manuallyStopped, restartCount } = record.container;
+  const { name = '', maximumRetryCount = 0 } = hostConfig.restartPolicy ?? {};
+  return startsWithEngine(parseRestartPolicy(name, maximumRetryCount), {
+    hasBeenStarted: record.internals.hasBeenStarted,
+    stoppedByUser: manuallyStopped,
+    exitCode: state.exitCode,
+    restartCount,
+  });
 }
 
 /** Another value for another boot of the machine or another life of the launcher. */

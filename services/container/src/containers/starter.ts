@@ -1,4 +1,4 @@
-import { conflict, messageOf, notFound } from '@flotilla/errors';
+import { conflict, messageOf, notFound, unavailable } from '@flotilla/errors';
 import { container } from '@flotilla/proto';
 import pLimit, { type LimitFunction } from 'p-limit';
 import type { RuntimeTask } from '../runtime/runtime.js';
@@ -40,6 +40,7 @@ export class Starter {
   readonly #context: ContainerContext;
   readonly #hooks: StarterHooks;
   readonly #limit: LimitFunction;
+  #isClosed = false;
 
   constructor(context: ContainerContext, hooks: StarterHooks) {
     this.#context = context;
@@ -56,8 +57,14 @@ export class Starter {
     return this.#limit(() => this.#context.locks.run(id, () => this.startLocked(id, cause)));
   }
 
+  /** Every start from now on is refused. One under way goes on, under its container's lock. */
+  close(): void {
+    this.#isClosed = true;
+  }
+
   /** As `start`, for a caller that holds the container's lock. */
   async startLocked(id: string, cause: StartCause): Promise<StartResult> {
+    if (this.#isClosed) throw unavailable('the engine is shutting down');
     const record = this.#context.store.get(id);
     if (record === undefined) throw notFound(`No such container: ${id}`);
     const state = stateOf(record);

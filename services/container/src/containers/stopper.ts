@@ -24,6 +24,9 @@ export interface StopResult {
 /** What a signal changes in the record, in the batch before it is sent. */
 type Mark = (record: ContainerRecord) => Partial<ContainerRecord['internals']>;
 
+/** Whose wish an end is: what only the engine has stopped is started again by its restart policy. */
+type Author = 'user' | 'engine';
+
 const killSignal = 9;
 /** How long a killed container may take to end. */
 const killWaitMs = 10_000;
@@ -52,6 +55,18 @@ export class Stopper {
   /** First half of a restart: the end of the task starts it again. @returns false when nothing ran. */
   async stopForRestart(id: string, options: StopOptions): Promise<boolean> {
     return (await this.#end(id, options, () => ({ restartRequestId: options.requestId }))) !== undefined;
+  }
+
+  /** Stop a container because the engine stops; one that waits for its restart goes on waiting. @returns whether it ran. */
+  async stopWithEngine(id: string, options: Pick<StopOptions, 'signal' | 'timeoutSeconds'>): Promise<boolean> {
+    if (this.#context.store.get(id) === undefined) return false;
+    const marked = { ...options, requestId: '' };
+    return (await this.#end(id, marked, () => ({ stopRequestId: '' }), 'engine')) !== undefined;
+  }
+
+  /** Time that a stop gives this container: its own, or the engine's. Negative: for ever. */
+  timeoutSecondsOf({ config }: Pick<container.Container, 'config'>): number {
+    return config?.stopTimeoutSeconds ?? this.#context.settings.defaultStopTimeoutSeconds;
   }
 
   /**
@@ -90,31 +105,30 @@ export class Stopper {
   }
 
   /** @returns the revision of the end, or nothing when the container did not run. */
-  async #end(id: string, options: StopOptions, mark: Mark): Promise<bigint | undefined> {
+  async #end(id: string, options: StopOptions, mark: Mark, by: Author = 'user'): Promise<bigint | undefined> {
     const record = this.#context.store.get(id);
     if (record === undefined) throw notFound(`No such container: ${id}`);
     const { config } = record.container;
     const name =
       options.signal === '' ? (config.stopSignal === '' ? defaultStopSignal : config.stopSignal) : options.signal;
     const signal = parseSignal(name);
-    const timeoutSeconds =
-      options.timeoutSeconds ?? config.stopTimeoutSeconds ?? this.#context.settings.defaultStopTimeoutSeconds;
+    const timeoutSeconds = options.timeoutSeconds ?? this.timeoutSecondsOf(record.container);
     if (!Number.isInteger(timeoutSeconds)) throw invalidArgument(`invalid timeout: ${timeoutSeconds}`);
-    if (stateOf(record) === 'restarting') {
+    if (stateOf(record) === 'restarting' && by === 'user') {
       const stopped = await this.#endBackOff(id, options.requestId, 'stop');
       if (stopped !== undefined) return stopped;
     }
     const begun = await this.#context.locks.run(id, async () => {
       const current = this.#context.store.get(id);
       if (current === undefined || !isLive(stateOf(current))) return undefined;
-      await this.#signal(current, signal, true, mark, '');
+      await this.#signal(current, signal, true, mark, '', by);
       return current.internals.exitSequence;
     });
     if (begun === undefined) return undefined;
-    return this.#awaitEnd(id, begun, timeoutSeconds);
+    return this.#awaitEnd(id, begun, timeoutSeconds, by);
   }
 
-  async #awaitEnd(id: string, before: number, timeoutSeconds: number): Promise<bigint> {
+  async #awaitEnd(id: string, before: number, timeoutSeconds: number, by: Author): Promise<bigint> {
     const test = (now: ContainerRecord | undefined): bigint | undefined => endedSince(now, before);
     const { watchpoints, locks, store } = this.#context;
     if (timeoutSeconds < 0) return watchpoints.until(id, test);
@@ -124,7 +138,7 @@ export class Stopper {
     await locks.run(id, async () => {
       const current = store.get(id);
       if (current !== undefined && isLive(stateOf(current)) && current.internals.exitSequence === before) {
-        await this.#signal(current, killSignal, true, () => ({}), '');
+        await this.#signal(current, killSignal, true, () => ({}), '', by);
       }
     });
     const killed = await watchpoints.within(id, killWaitMs, test);
@@ -144,6 +158,7 @@ export class Stopper {
     isFinal: boolean,
     mark: Mark,
     requestId: string,
+    by: Author = 'user',
   ): Promise<bigint> {
     const { store, tasks } = this.#context;
     const { id } = record.container;
@@ -154,7 +169,7 @@ export class Stopper {
     const marked: Pick<ContainerRecord, 'container' | 'internals'> = {
       container: {
         ...record.container,
-        manuallyStopped: record.container.manuallyStopped || isFinal,
+        manuallyStopped: record.container.manuallyStopped || (isFinal && by === 'user'),
         state: { ...record.container.state, status },
       },
       internals: {

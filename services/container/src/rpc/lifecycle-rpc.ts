@@ -39,6 +39,8 @@ export const lifecycleRpc = (containers: Containers): Handlers => ({
     { idempotent: container.StopContainerResponse },
   ),
 
+  stopAllContainers: unary(async ({ timeoutSeconds }) => ({ stopped: await containers.stopAll(timeoutSeconds) })),
+
   restartContainer: unary(
     async ({ name, signal, timeoutSeconds }, { requestId }) => ({
       revision: await containers.restart(name, { signal, timeoutSeconds, requestId }),
