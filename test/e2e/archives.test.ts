@@ -17,6 +17,7 @@ import {
 } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { enterNamespace } from './enter-namespace.js';
+import { rawRequest } from './raw-http.js';
 import { runCommand, startTestEngine, type TestEngine } from './test-engine.js';
 
 const cacheDirectory = join(import.meta.dirname, '../../.cache');
@@ -104,6 +105,25 @@ describe('images as archives', () => {
     expect(await t.ok('load', '-i', oci ?? '')).toBe('Loaded image: localhost/by:oci');
     expect(await t.ok('inspect', '-f', '{{.Id}}', 'by:docker')).toBe(t.busybox.id);
     await t.ok('rmi', 'by:docker', 'localhost/by:oci');
+  });
+
+  it('says what is wrong with an archive that is none, in words as dockerd and no stack in the log', async () => {
+    const path = `${t.directory}/rubbish.tar`;
+    writeFileSync(path, 'rubbish '.repeat(1000));
+    const loggedBefore = readFileSync(t.engine.logFile).length;
+    for (const socket of [dockerd.socket, t.engine.socket]) {
+      const { code, stdout, stderr } = await runCommand('docker', ['-H', `unix://${socket}`, 'load', '-i', path]);
+      expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+      expect(stderr).toMatch(/^.*invalid tar header.*\n$/i);
+    }
+    // Nothing has been sent when it is found out: a status can still tell (docs/compatibility.md).
+    const answer = await rawRequest(t.engine.socket, 'POST', '/v1.51/images/load', readFileSync(path), {
+      'content-type': 'application/x-tar',
+    });
+    expect(answer).toMatchObject({ status: 500, json: { message: expect.stringMatching(/tar header/) as string } });
+    const log = readFileSync(t.engine.logFile).subarray(loggedBefore).toString();
+    expect(log).toMatch(/ INFO {2}image: call failed .*tar header/);
+    expect(log).not.toMatch(/ ERROR .*tar header|\n {4}at /);
   });
 
   it('imports from a URL, compressed in every way, and says what it could not get', async () => {

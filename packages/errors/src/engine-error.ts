@@ -36,18 +36,25 @@ export interface EngineErrorOptions {
   cause?: unknown;
   /** Small facts for programs (shown to nobody): they travel in `google.rpc.ErrorInfo.metadata`. */
   details?: Record<string, string>;
+  /**
+   * The fault lies outside this process and can be read off the message: the caller's data, a registry, or another
+   * service that has logged it. No stack belongs in the log. When absent, as the cause has it.
+   */
+  isOutside?: boolean;
 }
 
 /** A failure with a kind; `message` is the sentence that a `docker` user will read. */
 export class EngineError extends Error {
   readonly kind: ErrorKind;
   readonly details: Readonly<Record<string, string>>;
+  readonly isOutside: boolean;
 
   constructor(kind: ErrorKind, message: string, options: EngineErrorOptions = {}) {
     super(message, 'cause' in options ? { cause: options.cause } : undefined);
     this.name = 'EngineError';
     this.kind = kind;
     this.details = options.details ?? {};
+    this.isOutside = options.isOutside ?? (options.cause instanceof EngineError && options.cause.isOutside);
   }
 }
 

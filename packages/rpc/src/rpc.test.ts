@@ -7,8 +7,19 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { EngineError, cancelled, conflict, errorKinds, isEngineError, notFound, unavailable } from '@flotilla/errors';
-import { silentLogger } from '@flotilla/log';
+import {
+  EngineError,
+  cancelled,
+  conflict,
+  dataLoss,
+  errorKinds,
+  internal,
+  isEngineError,
+  messageOf,
+  notFound,
+  unavailable,
+} from '@flotilla/errors';
+import { createLogger, silentLogger } from '@flotilla/log';
 import { config, rpcHealth, rpcReflection } from '@flotilla/proto';
 import { HealthControl, bidi, clientStream, connect, serve, serverStream, serviceEntry, unary } from './index.js';
 import type { CallContext, Implementation, RunningServer, ServeOptions, TypedClient } from './index.js';
@@ -155,6 +166,39 @@ describe('errors', () => {
     await start({ one: unary(() => Promise.reject(new TypeError('secret path /x'))) });
     const error = await failureOf(client().one({ text: '' }, call));
     expect([error.kind, error.message]).toEqual(['internal', 'internal error']);
+  });
+
+  it('only a fault of the engine is an error in the log, and has a stack there', async () => {
+    const lines: string[] = [];
+    const destination = { write: (line: string) => lines.push(line) };
+    let thrown: unknown;
+    await start(
+      { one: unary(() => Promise.reject(thrown as Error)) },
+      { log: createLogger({ service: 'note', level: 'info', format: 'text', destination }) },
+    );
+    const logged = async (error: Error): Promise<string> => {
+      thrown = error;
+      lines.length = 0;
+      await failureOf(client().one({ text: '' }, call));
+      return lines.join('');
+    };
+    for (const error of [new TypeError('bug'), internal('no firewall')]) {
+      expect(await logged(error)).toMatch(new RegExp(` ERROR note: call failed[^]*${error.message}[^]*\\n    at `));
+    }
+    const told = await failureOf(client().one({ text: '' }, call));
+    expect(told.isOutside).toBe(true);
+    for (const error of [
+      told,
+      internal('wrapped', { cause: told }),
+      internal('registry gone', { isOutside: true }),
+      dataLoss('no tar'),
+    ]) {
+      const line = await logged(error);
+      expect(line).toContain(` INFO  note: call failed`);
+      expect(line).toContain(messageOf(error));
+      expect(line.trimEnd()).not.toContain('\n');
+    }
+    expect(await logged(notFound('no note'))).toBe('');
   });
 
   it('a synchronous throw of a handler is an answer too', async () => {

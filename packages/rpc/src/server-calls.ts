@@ -10,7 +10,7 @@ import type {
   UntypedHandleCall,
   sendUnaryData,
 } from '@grpc/grpc-js';
-import { cancelled, internal, invalidArgument, isEngineError } from '@flotilla/errors';
+import { cancelled, internal, invalidArgument, isEngineError, messageOf } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { answerMetadata, identityOf, observeClock, requestIdOf } from './call-metadata.js';
 import type { Clock } from './call-metadata.js';
@@ -225,7 +225,9 @@ export class RunningCall {
     const kind = isEngineError(error) ? error.kind : 'unknown';
     const fields = { call: this.#method.path, requestId: this.#requestId };
     if (kind === 'unknown') log.error({ ...fields, err: error }, 'call failed by a bug');
-    else if (kind === 'internal' || kind === 'dataLoss') log.error({ ...fields, err: error }, 'call failed');
+    else if (kind === 'internal' && !isOutside(error)) log.error({ ...fields, err: error }, 'call failed');
+    else if (kind === 'internal' || kind === 'dataLoss')
+      log.info({ ...fields, reason: messageOf(error) }, 'call failed');
     else if (kind === 'cancelled' && !this.isStream) log.info(fields, 'caller went away');
     else log.debug({ ...fields, kind, err: error }, 'call refused');
     this.#end(kind);
@@ -239,6 +241,8 @@ export class RunningCall {
     this.#host.metrics.observe(this.#method.path, outcome, (performance.now() - this.#startedAt) / 1000);
   }
 }
+
+const isOutside = (error: unknown): boolean => isEngineError(error) && error.isOutside;
 
 function readIdentity(metadata: Metadata): CallContext['identity'] {
   try {

@@ -97,7 +97,11 @@ export function fromServiceError(failure: unknown, path: string, deadlineMs?: nu
   const kind = status?.info?.domain === domain ? kindOfReason.get(status.info.reason) : undefined;
   if (status?.info !== undefined && kind !== undefined) {
     return {
-      error: new EngineError(kind, status.message, { cause: failure, details: status.info.metadata }),
+      error: new EngineError(kind, status.message, {
+        cause: failure,
+        details: status.info.metadata,
+        isOutside: true,
+      }),
       fromService: true,
     };
   }

@@ -29,7 +29,7 @@ export async function* fetchUrl(
     try {
       if (status >= 400) {
         const sentence = `Got HTTP status code >= 400: ${status} ${statusText}`.trim();
-        throw status < 500 ? invalidArgument(sentence) : internal(sentence);
+        throw status < 500 ? invalidArgument(sentence) : internal(sentence, { isOutside: true });
       }
       const length = answered.get('content-length') ?? '';
       yield { data: Buffer.alloc(0), totalBytes: /^\d{1,15}$/.test(length) ? BigInt(length) : 0n };
@@ -44,7 +44,7 @@ export async function* fetchUrl(
   } catch (error) {
     signal.throwIfAborted();
     if (isEngineError(error)) throw error;
-    throw internal(messageOf(error), { cause: error });
+    throw internal(messageOf(error), { cause: error, isOutside: true });
   }
 }
 

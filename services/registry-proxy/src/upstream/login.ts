@@ -40,7 +40,7 @@ export async function authenticate(
       throw unauthenticated(error.message, { cause: error });
     }
     if (error instanceof RegistryError || error instanceof TransportError) {
-      throw internal(error.message, { cause: error });
+      throw internal(error.message, { cause: error, isOutside: true });
     }
     throw error;
   }

@@ -72,7 +72,9 @@ export class Manifests {
         signal?.throwIfAborted();
         throw toTransportError(error, 'GET', response.url);
       }
-      if (content === undefined) throw internal(`manifest of ${target} is larger than ${maxManifestBytes} bytes`);
+      if (content === undefined) {
+        throw internal(`manifest of ${target} is larger than ${maxManifestBytes} bytes`, { isOutside: true });
+      }
       const digest = sha256Of(content);
       const stated = isDigest(target) ? target : response.headers.get('docker-content-digest');
       if (stated?.startsWith('sha256:') === true && stated !== digest) {

@@ -140,7 +140,7 @@ export interface Subject {
 export function toPullError(error: unknown, { name, reference }: Subject): EngineError {
   if (isEngineError(error)) return error;
   if (error instanceof RegistryError) {
-    const options = { cause: error };
+    const options = { cause: error, isOutside: true };
     switch (error.code) {
       case 'denied':
         return notFound(
@@ -159,6 +159,6 @@ export function toPullError(error: unknown, { name, reference }: Subject): Engin
         return internal(error.message, options);
     }
   }
-  if (error instanceof TransportError) return internal(error.message, { cause: error });
+  if (error instanceof TransportError) return internal(error.message, { cause: error, isOutside: true });
   throw error;
 }
