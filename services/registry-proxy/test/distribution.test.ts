@@ -130,6 +130,39 @@ describe('the distribution API', () => {
     );
   });
 
+  it('lists 10,000 tags in pages, and refuses a list without end', async () => {
+    const tags = Array.from({ length: 10_000 }, (_, at) => `t${String(at).padStart(6, '0')}`);
+    const pages = { endless: false };
+    faults.decide = ({ path }) => {
+      if (!path.includes('/tags/list')) return undefined;
+      const last = new URL(path, 'http://x').searchParams.get('last');
+      const from = last === null ? 0 : pages.endless ? Number(last) : tags.indexOf(last) + 1;
+      const page = pages.endless ? tags.slice(0, 1000) : tags.slice(from, from + 1000);
+      const next = pages.endless ? String(from + 1) : page.at(-1);
+      const hasMore = pages.endless || from + page.length < tags.length;
+      const link = { link: `</v2/team/web/tags/list?n=1000&last=${next}>; rel="next"` };
+      return { kind: 'status', status: 200, headers: hasMore ? link : {}, body: JSON.stringify({ tags: page }) };
+    };
+    const got: string[] = [];
+    let path: string | undefined = `/v2/${name()}/tags/list?n=3000`;
+    while (path !== undefined) {
+      const answer = await ask(path);
+      const page = (JSON.parse(answer.body.toString()) as { tags: string[] }).tags;
+      expect(page.length).toBeLessThanOrEqual(3000);
+      got.push(...page);
+      path = /^<([^>]*)>/.exec(String(answer.headers['link'] ?? ''))?.[1];
+    }
+    expect(got).toEqual(tags);
+    const repository = `${faults.address}/team/web`;
+    const request = { repository, credentials: undefined };
+    expect((await proxy.client.listTags(request, { deadlineMs: 60_000 })).tags).toHaveLength(10_000);
+    pages.endless = true;
+    await expect(proxy.client.listTags(request, { deadlineMs: 60_000 })).rejects.toMatchObject({
+      kind: 'internal',
+      message: 'team/web has too many tags to list (more than 100000)',
+    });
+  });
+
   it('lists tags in pages, and referrers', async () => {
     const tags = async (query: string) => {
       const answer = await ask(`/v2/${name()}/tags/list${query}`);

@@ -7,11 +7,14 @@ import { pullScope } from './manifests.js';
 import type { RegistryClient } from './registry-client.js';
 import { RegistryError } from './registry-error.js';
 
-const maxTags = 10_000;
+/** Together with the next one below what a gRPC message may hold. */
+const maxTags = 100_000;
+const maxTagBytes = 14 * 1024 * 1024;
 const maxPageBytes = 8 * 1024 * 1024;
+const maxPages = 10_000;
 const json = new JsonReader('tag list');
 
-/** Tags of a repository, page by page. */
+/** Tags of a repository, page by page. @throws RegistryError for more of them, or of pages, than can be held. */
 export function listTags(
   client: RegistryClient,
   repository: Reference,
@@ -20,8 +23,9 @@ export function listTags(
 ): Promise<string[]> {
   return client.withRegistry(repository.domain, signal, async (registry) => {
     const tags: string[] = [];
+    let bytes = 0;
     let query = '?n=1000';
-    for (;;) {
+    for (let pages = 1; ; pages += 1) {
       const response = await client.request(registry, {
         method: 'GET',
         path: `${repository.path}/tags/list${query}`,
@@ -31,14 +35,19 @@ export function listTags(
       });
       const body = await readBounded(response.body, maxPageBytes);
       if (body === undefined) throw new RegistryError(200, 'http', 'the list of tags is too large');
-      tags.push(...(json.strings(json.parse(body), 'tags') ?? []));
+      for (const tag of json.strings(json.parse(body), 'tags') ?? []) {
+        tags.push(tag);
+        // With what a message adds to each.
+        bytes += Buffer.byteLength(tag) + 4;
+      }
+      if (tags.length > maxTags || bytes > maxTagBytes || pages > maxPages) {
+        throw new RegistryError(200, 'http', `${repository.path} has too many tags to list (more than ${maxTags})`);
+      }
       const next = parseUrl(
         /<([^>]*)>\s*;\s*rel="?next"?/.exec(response.headers.get('link') ?? '')?.[1] ?? '',
         response.url,
       );
-      if (next === null || next.search === '' || next.search === query || tags.length >= maxTags) {
-        return tags.slice(0, maxTags);
-      }
+      if (next === null || next.search === '' || next.search === query) return tags;
       query = next.search;
     }
   });
