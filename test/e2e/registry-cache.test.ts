@@ -12,6 +12,7 @@ import {
   type FixtureImage,
 } from '@flotilla/testkit';
 import { enterNamespace } from './enter-namespace.js';
+import { rawRequest } from './raw-http.js';
 import { runCommand, startTestEngine, type TestEngine } from './test-engine.js';
 
 /** hop with s3cret. */
@@ -53,6 +54,11 @@ describe('the registry cache', () => {
     expect(again).toContain(`Digest: ${image.manifestDigest}`);
     expect(again).toContain('Status: Downloaded newer image');
     expect(await t.ok('inspect', '-f', '{{.Id}}', name)).toBe(image.id);
+    const asked = await rawRequest(t.engine.socket, 'GET', `/v1.51/distribution/${name}/json`);
+    expect(asked).toMatchObject({ status: 200, json: { Descriptor: { digest: image.manifestDigest } } });
+    expect(asked.headers['warning']).toMatch(
+      /^110 - "WARNING: 127\.0\.0\.1:5002 does not answer for latest \(.*connection refused\): using the cached one of \S+Z"$/,
+    );
     const unknown = await t.docker(['pull', `${name}:other`]);
     expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('connection refused') as string });
     await t.ok('rmi', name);

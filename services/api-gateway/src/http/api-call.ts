@@ -39,6 +39,7 @@ export class ApiCall {
   readonly #params: Readonly<Record<string, string | undefined>>;
   readonly #search: string;
   readonly #baseHeaders: readonly string[];
+  readonly #warnings: string[] = [];
   #query: URLSearchParams | undefined;
   #isJsonStream = false;
   #abort: AbortController | undefined;
@@ -87,7 +88,13 @@ export class ApiCall {
 
   /** Headers of every reply followed by more, as a flat list. */
   headers(...more: readonly string[]): string[] {
-    return [...this.#baseHeaders, ...more];
+    return [...this.#baseHeaders, ...this.#warnings, ...more];
+  }
+
+  /** A sentence for whoever looks at the reply's headers, where its body has no place: `Warning` of RFC 7234. */
+  warn(sentence: string): void {
+    const text = sentence.slice(0, 1000).replace(/[^ -~]/g, '?');
+    this.#warnings.push('Warning', `110 - "${text.replace(/["\\]/g, '\\$&')}"`);
   }
 
   /** Reply with JSON, closed by a line feed as Go's encoder does. */

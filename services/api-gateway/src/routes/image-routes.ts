@@ -470,7 +470,7 @@ async function inspectDistribution({ peers }: GatewayContext, call: ApiCall): Pr
   const any = parseAnyReference(call.param('name'));
   if (any.kind === 'id') throw internal('no manifest found for full image ID');
   const { reference } = any;
-  const { descriptor, platforms } = await peers.registry.inspectDistribution(
+  const { descriptor, platforms, warnings } = await peers.registry.inspectDistribution(
     {
       repository: `${reference.domain}/${reference.path}`,
       reference: reference.digest ?? reference.tag ?? 'latest',
@@ -479,5 +479,6 @@ async function inspectDistribution({ peers }: GatewayContext, call: ApiCall): Pr
     reading(call, SLOW_MS),
   );
   if (descriptor === undefined) throw notFound(`no such manifest: ${call.param('name')}`);
+  for (const warning of warnings) call.warn(warning);
   call.json(200, { Descriptor: descriptorShape(descriptor), Platforms: platforms.map(platformShape) });
 }

@@ -131,13 +131,14 @@ export function registryRpc(deps: RegistryRpcDeps): ServiceEntry {
         urls: [],
         annotations: {},
       };
+      const warnings = [...found.warnings];
       if (manifest.kind === 'index') {
-        return { descriptor, platforms: manifest.manifests.flatMap(platformOf) };
+        return { descriptor, platforms: manifest.manifests.flatMap(platformOf), warnings };
       }
       // As in dockerd, a configuration that cannot be had leaves the platform out.
       const config = await readConfig(transfers, cache, wanted, manifest.config, signal).catch(() => undefined);
       signal.throwIfAborted();
-      return { descriptor, platforms: config === undefined ? [] : [toProto(config)] };
+      return { descriptor, platforms: config === undefined ? [] : [toProto(config)], warnings };
     }),
 
     searchImages: unary(async (request: registry.SearchImagesRequest, { signal }) => {
