@@ -117,22 +117,12 @@ export function containerRoutes(context: GatewayContext): Route[] {
       },
     },
     { method: 'POST', path: '/containers/{id}/wait', handler: (call) => waitForContainer(context, call) },
+    { method: 'DELETE', path: '/containers/{id}', handler: (call) => remove(context, call, call.param('id')) },
+    // A link, by the name of the container that has it and its alias.
     {
       method: 'DELETE',
-      path: '/containers/{id}',
-      handler: async (call) => {
-        const { revision } = await peers.container.removeContainer(
-          {
-            name: call.param('id'),
-            force: booleanValue(call.query.get('force')),
-            volumes: booleanValue(call.query.get('v')),
-            link: booleanValue(call.query.get('link')),
-          },
-          changing(call),
-        );
-        await settle(revision);
-        call.empty(204);
-      },
+      path: '/containers/{id}/{alias}',
+      handler: (call) => remove(context, call, `${call.param('id')}/${call.param('alias')}`),
     },
     {
       method: 'POST',
@@ -258,6 +248,20 @@ export function platformOf(text: string | null): common.Platform | undefined {
   if (text === null || text === '') return undefined;
   const { os, architecture, variant } = parsePlatform(text);
   return { os, architecture, variant, osVersion: '', osFeatures: [] };
+}
+
+async function remove({ peers, model }: GatewayContext, call: ApiCall, name: string): Promise<void> {
+  const { revision } = await peers.container.removeContainer(
+    {
+      name,
+      force: booleanValue(call.query.get('force')),
+      volumes: booleanValue(call.query.get('v')),
+      link: booleanValue(call.query.get('link')),
+    },
+    changing(call),
+  );
+  await model.containers.reached(revision);
+  call.empty(204);
 }
 
 async function list({ model, peers }: GatewayContext, call: ApiCall): Promise<void> {

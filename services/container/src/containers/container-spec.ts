@@ -56,7 +56,12 @@ function specInput(request: SpecRequest, defaults: EngineDefaults, seccompDefaul
   return {
     process: {
       args: [shown.path, ...shown.args],
-      env: containerEnvironment({ env: config.env, hostname, terminal: config.tty }),
+      env: containerEnvironment({
+        env: config.env,
+        hostname,
+        terminal: config.tty,
+        linked: request.linkedEnvironment,
+      }),
       cwd: config.workingDir,
       ...user,
       terminal: config.tty,

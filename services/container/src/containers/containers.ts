@@ -8,6 +8,8 @@ import type { ContainerContext } from './context.js';
 import { Creator } from './creator.js';
 import { Ender } from './ender.js';
 import { containerPaused, containerRenamed, containerResized, containersPruned, containerUnpaused } from './events.js';
+import { Linking } from './linking.js';
+import { shownLinks } from './links.js';
 import { parseContainerName } from './names.js';
 import { Networking } from './networking.js';
 import { Remover, type RemoveOptions } from './remover.js';
@@ -46,6 +48,7 @@ export class Containers {
   readonly #stopper: Stopper;
   readonly #remover: Remover;
   readonly #networking: Networking;
+  readonly #linking: Linking;
   readonly #turns = new StartTurns();
   readonly #endWatching: (() => void)[] = [];
 
@@ -63,10 +66,15 @@ export class Containers {
     this.#committer = new Committer(context);
     this.#creator = new Creator(context);
     this.#stopper = new Stopper(context, cancelBackOff);
-    this.#remover = new Remover(context, this.#stopper, cancelBackOff);
+    this.#linking = new Linking(context);
+    this.#remover = new Remover(context, this.#stopper, cancelBackOff, (id) => this.#linking.changed(id));
     this.#networking = new Networking(context);
     this.#starter = new Starter(context, {
       watch: (task) => this.#ender.watch(task),
+      started: async (id) => {
+        const record = context.store.get(id);
+        if (record !== undefined) await this.#linking.started(record.container);
+      },
       failed: (record, failure, cause) => this.#startFailed(record, failure, cause),
       cancelBackOff,
     });
@@ -97,6 +105,7 @@ export class Containers {
   get recoveryParts(): {
     committer: Committer;
     ender: Ender;
+    linking: Linking;
     starter: Starter;
     remover: Remover;
     turns: StartTurns;
@@ -104,6 +113,7 @@ export class Containers {
     return {
       committer: this.#committer,
       ender: this.#ender,
+      linking: this.#linking,
       starter: this.#starter,
       remover: this.#remover,
       turns: this.#turns,
@@ -145,8 +155,11 @@ export class Containers {
     return restarted.revision;
   }
 
+  /** Remove a container, or one of its links. */
   remove(name: string, options: RemoveOptions): Promise<bigint> {
-    return this.#remover.remove(name, options);
+    return options.link && name.replace(/^\//, '').includes('/')
+      ? this.#linking.unlink(name, options.requestId)
+      : this.#remover.remove(name, options);
   }
 
   /** @throws EngineError `conflict` unless it runs. */
@@ -190,7 +203,14 @@ export class Containers {
   }
 
   /** @throws EngineError `invalidArgument` for a bad name, `alreadyExists` for one in use. */
-  rename(name: string, newName: string, requestId: string): Promise<bigint> {
+  async rename(name: string, newName: string, requestId: string): Promise<bigint> {
+    const { id } = this.context.store.resolve(name).container;
+    const revision = await this.#rename(name, newName, requestId);
+    await this.#linking.changed(id);
+    return revision;
+  }
+
+  #rename(name: string, newName: string, requestId: string): Promise<bigint> {
     if (newName === '') throw invalidArgument('Neither old nor new names may be empty');
     return this.#locked(name, async (record) => {
       const { id, name: oldName } = record.container;
@@ -201,10 +221,12 @@ export class Containers {
       try {
         const live = isLive(stateOf(record)) && record.internals.network.kind === 'networks';
         const endpoints = live ? await this.context.peers.networks.rename(id, bare) : [];
-        const { networkSettings } = record.container;
+        const { networkSettings, hostConfig } = record.container;
+        const { links = [] } = record.internals;
         const renamed = {
           ...record.container,
           name: bare,
+          hostConfig: links.length === 0 ? hostConfig : { ...hostConfig, links: shownLinks(store, bare, links) },
           networkSettings: {
             ...networkSettings,
             networks: networkSettings.networks.map((settings) => ({

@@ -10,6 +10,8 @@ import { toStatus } from '../store/container-record.js';
 import { commandLine, mergeConfig } from './config-merge.js';
 import { type ContainerContext, timestampNow } from './context.js';
 import { containerCreated } from './events.js';
+import { hasLegacyLinks, type Link } from './link-plan.js';
+import { planLinks, shownLinks } from './links.js';
 import { completeLogConfig, logSinkOf } from './log-sink.js';
 import { inheritMounts, type PlannedMount, planMounts } from './mount-plan.js';
 import { generateContainerName, parseContainerName } from './names.js';
@@ -28,6 +30,8 @@ interface Draft {
   config: container.ContainerConfig;
   hostConfig: container.HostConfig;
   network: NetworkPlan;
+  /** Links of the default bridge. */
+  links: Link[];
   inherited: PlannedMount[];
   warnings: string[];
 }
@@ -76,7 +80,10 @@ export class Creator {
     validateHostConfig(config, hostConfig, new Set(settings.runtimes.keys()));
     const resources = hostConfig.resources ?? container.Resources.fromPartial({});
     const warnings = validateResources(resources, settings.machine);
-    const plan = planNetworks(config, hostConfig.networkMode, hostConfig.links, request.endpoints);
+    const isLegacy = hasLegacyLinks(hostConfig.networkMode);
+    const plan = planNetworks(config, hostConfig.networkMode, isLegacy ? [] : hostConfig.links, request.endpoints);
+    const links = isLegacy ? planLinks(store, hostConfig.links) : [];
+    if (isLegacy) hostConfig.links = shownLinks(store, name, links);
     if (plan.kind === 'host' && hostConfig.portBindings.length > 0) {
       warnings.push('Published ports are discarded when using host network mode');
     }
@@ -87,7 +94,7 @@ export class Creator {
     const inherited = hostConfig.volumesFrom.flatMap((from) => this.#inherit(from));
     // Binds that could never work are refused before anything is held; the image's volumes come later.
     planMounts(hostConfig, config.volumes, inherited);
-    return { id, name, request, config, hostConfig, network: plan, inherited, warnings };
+    return { id, name, request, config, hostConfig, network: plan, links, inherited, warnings };
   }
 
   #inherit(from: string): PlannedMount[] {
@@ -186,7 +193,7 @@ export class Creator {
         state: container.ContainerState.fromPartial({ status: toStatus('creating') }),
         networkSettings: container.NetworkSettings.fromPartial({}),
       },
-      internals: newInternals(draft.network, []),
+      internals: newInternals(draft, []),
     };
   }
 
@@ -235,7 +242,7 @@ export class Creator {
       workDir: layer.workDir,
     };
     if (hostConfig.logConfig?.type === 'json-file') shown.logPath = logSinkOf(shown, settings).path;
-    return { container: shown, internals: newInternals(draft.network, mounts) };
+    return { container: shown, internals: newInternals(draft, mounts) };
   }
 
   /** Give back name, record, layer and references. What a peer that is down keeps is dropped by the next reconciliation. */
@@ -266,10 +273,11 @@ function newId(): string {
   }
 }
 
-function newInternals(plan: NetworkPlan, mounts: PlannedMount[]): ContainerInternals {
+function newInternals({ network: plan, links }: Draft, mounts: PlannedMount[]): ContainerInternals {
   return {
     mounts,
     network: plan,
+    links,
     exitSequence: 0,
     task: null,
     hasBeenStarted: false,

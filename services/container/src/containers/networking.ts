@@ -3,6 +3,7 @@ import type { container, network } from '@flotilla/proto';
 import { renderHosts, writeEtcFiles } from '../rootfs/etc-files.js';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
+import { linkedNow } from './links.js';
 import { containerDir } from './settings.js';
 import { isLive } from './state.js';
 
@@ -31,7 +32,7 @@ export class Networking {
       const connected = await networks.connect(shown.id, request);
       settings.endpoint = connected.endpoint;
       await writeEtcFiles(containerDir(this.#context.settings, shown.id), {
-        hosts: renderHosts(connected.hosts),
+        hosts: renderHosts([...linkedNow(this.#context.store, record).hosts, ...connected.hosts]),
         hostname: shown.config.hostname,
         resolvConf: connected.resolvConf,
       });

@@ -4,10 +4,18 @@ import { join } from 'node:path';
 import { conflict, internal, invalidArgument, messageOf } from '@flotilla/errors';
 import { network } from '@flotilla/proto';
 import pLimit from 'p-limit';
-import { type EtcFiles, etcFilesIn, readHostHosts, renderHosts, writeEtcFiles } from '../rootfs/etc-files.js';
+import {
+  type EtcFiles,
+  etcFilesIn,
+  type HostsLine,
+  readHostHosts,
+  renderHosts,
+  writeEtcFiles,
+} from '../rootfs/etc-files.js';
 import type { ContainerRecord } from '../store/container-record.js';
 import { stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
+import { linkedAtStart } from './links.js';
 import type { PlannedVolume } from './mount-plan.js';
 import { planPorts } from './port-plan.js';
 import { bundleDir, containerDir, rootfsDir } from './settings.js';
@@ -40,6 +48,7 @@ interface MountedVolume extends ResolvedMount {
  */
 export async function prepareRun(context: ContainerContext, record: ContainerRecord): Promise<PreparedRun> {
   const { container } = record;
+  const linked = linkedAtStart(context.store, record);
   const bundle = bundleDir(context.settings, container.id);
   // The directory is the mark by which a crash is recognised: a bundle whose container does not run is released.
   await Promise.all([
@@ -49,7 +58,7 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
   const { tty: terminal, openStdin } = container.config;
   context.runtime.prepare({ id: container.id, bundle, terminal, openStdin });
   const [sandbox, opened, mounts] = await settleAll(
-    prepareSandbox(context, record),
+    prepareSandbox(context, record, linked.hosts),
     context.rootfs.open({
       target: rootfsDir(context.settings, container.id),
       lower: container.lowerDirs,
@@ -68,6 +77,7 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
     user: opened.user,
     mounts,
     etc: sandbox.etc,
+    linkedEnvironment: linked.environment,
     network: sandbox.namespace,
     ownsNetwork: sandbox.sandbox !== undefined && sandbox.namespace.kind === 'path',
     pid: shareNamespace(context, container.hostConfig.pidMode, 'pid'),
@@ -83,7 +93,11 @@ async function settleAll<A, B, C>(a: Promise<A>, b: Promise<B>, c: Promise<C>): 
   return Promise.all([a, b, c]);
 }
 
-async function prepareSandbox(context: ContainerContext, record: ContainerRecord): Promise<SandboxResult> {
+async function prepareSandbox(
+  context: ContainerContext,
+  record: ContainerRecord,
+  linkedHosts: readonly HostsLine[],
+): Promise<SandboxResult> {
   const { container, internals } = record;
   const { config, hostConfig } = container;
   const plan = internals.network;
@@ -106,7 +120,7 @@ async function prepareSandbox(context: ContainerContext, record: ContainerRecord
   });
   const hostname = shownHostname(record);
   const etc = await writeEtcFiles(containerDir(context.settings, container.id), {
-    hosts: renderHosts(sandbox.hosts, plan.kind === 'host' ? await readHostHosts() : undefined),
+    hosts: renderHosts([...linkedHosts, ...sandbox.hosts], plan.kind === 'host' ? await readHostHosts() : undefined),
     hostname,
     resolvConf: sandbox.resolvConf,
   });

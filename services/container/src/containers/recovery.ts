@@ -40,6 +40,7 @@ export class Recovery implements AsyncDisposable {
     const limit = pLimit(atOnce);
     const records = this.#context.store.all();
     await Promise.all(records.map((record) => limit(() => this.#recoverOne(record))));
+    this.#inBackground('links', () => this.#containers.recoveryParts.linking.recover());
     this.#inBackground('orphaned bundles', () => this.#releaseOrphans());
     this.#reconcile();
     this.#sweepTimer = setInterval(() => this.#sweep(), reconcileEveryMs);

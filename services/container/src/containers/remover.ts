@@ -22,13 +22,21 @@ export class Remover {
   readonly #context: ContainerContext;
   readonly #stopper: Stopper;
   readonly #cancelBackOff: (id: string) => void;
+  readonly #gone: (id: string) => Promise<void>;
   /** What is being removed just now; a removal that broke off can be asked for again. */
   readonly #underWay = new Set<string>();
 
-  constructor(context: ContainerContext, stopper: Stopper, cancelBackOff: (id: string) => void) {
+  /** @param gone is told of each container that is removed. */
+  constructor(
+    context: ContainerContext,
+    stopper: Stopper,
+    cancelBackOff: (id: string) => void,
+    gone: (id: string) => Promise<void>,
+  ) {
     this.#context = context;
     this.#stopper = stopper;
     this.#cancelBackOff = cancelBackOff;
+    this.#gone = gone;
   }
 
   /**
@@ -37,8 +45,8 @@ export class Remover {
    * @throws EngineError `notFound`; `conflict` while it runs (without force) or is being removed.
    */
   async remove(name: string, options: RemoveOptions): Promise<bigint> {
-    if (options.link) throw invalidArgument('Conflict, cannot remove the default link name of the container');
     const record = this.#context.store.resolve(name);
+    if (options.link) throw invalidArgument('Conflict, cannot remove the default link name of the container');
     const { id } = record.container;
     // A request that is repeated after a crash finds its removal under way.
     const begun = record.internals.removal;
@@ -101,7 +109,7 @@ export class Remover {
     }
     runtime.forgetStreams(id);
     const { state } = removing.container;
-    return store.commit((batch) => {
+    const removed = await store.commit((batch) => {
       batch.remove(id, {
         exitCode: state.exitCode,
         exitSequence: removing.internals.exitSequence,
@@ -112,6 +120,8 @@ export class Remover {
       const payload = container.RemoveContainerResponse.encode({ revision: batch.revision }).finish();
       batch.reply(removing.internals.removal?.requestId ?? '', payload);
     });
+    await this.#gone(id);
+    return removed;
   }
 
   #refuse(record: ContainerRecord, name: string, force: boolean): void {

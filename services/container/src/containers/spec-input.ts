@@ -20,6 +20,8 @@ export interface SpecRequest {
   user: ResolvedUser;
   mounts: ResolvedMount[];
   etc: EtcFiles;
+  /** Variables that links tell. */
+  linkedEnvironment: readonly string[];
   network: NamespaceChoice;
   /** The network namespace is nobody else's. */
   ownsNetwork: boolean;

@@ -29,6 +29,8 @@ export interface StartResult {
 export interface StarterHooks {
   /** A task runs: watch for its end. Called while the container's lock is held. */
   watch(task: RuntimeTask): void;
+  /** A container runs and its record says so. Called while its lock is held; does not throw. */
+  started(id: string): Promise<void>;
   /** A start failed, everything is released and recorded. Called while the container's lock is held. */
   failed(record: ContainerRecord, failure: StartFailure, cause: StartCause): Promise<void>;
   /** A restart by policy that was due is no longer needed. */
@@ -80,6 +82,7 @@ export class Starter {
   }
 
   async #attempt(record: ContainerRecord, cause: StartCause): Promise<StartResult> {
+    const { id } = record.container;
     let task: RuntimeTask | undefined;
     try {
       const prepared = await prepareRun(this.#context, record);
@@ -87,13 +90,11 @@ export class Starter {
       await task.start();
       const revision = await this.#recordRunning(record, prepared, task, cause);
       this.#hooks.watch(task);
+      await this.#hooks.started(id);
       return { outcome: container.StartOutcome.STARTED, revision };
     } catch (error) {
       const failure = describeStartFailure(error);
-      this.#context.log.info(
-        { containerId: record.container.id, reason: failure.message },
-        'container could not be started',
-      );
+      this.#context.log.info({ containerId: id, reason: failure.message }, 'container could not be started');
       await this.#undo(record, task);
       const failed = await this.#recordFailure(record, failure);
       await this.#hooks.failed(failed, failure, cause);

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { container } from '@flotilla/proto';
 import type { ContainerContext } from '../containers/context.js';
+import { linkedNow } from '../containers/links.js';
 import { bundleDir, rootfsDir } from '../containers/settings.js';
 import {
   containerEnvironment,
@@ -11,7 +12,7 @@ import {
   readHostFacts,
   replaceEnvironment,
 } from '../spec/index.js';
-import type { ShownContainer } from '../store/container-record.js';
+import type { ContainerRecord } from '../store/container-record.js';
 
 let available: string[] | undefined;
 
@@ -22,12 +23,13 @@ let available: string[] | undefined;
  * @throws EngineError `invalidArgument` for a user that the container's files do not have.
  */
 export async function execProcess(
-  { rootfs, settings }: ContainerContext,
-  shown: ShownContainer,
+  { rootfs, settings, store }: ContainerContext,
+  record: ContainerRecord,
   config: container.ExecConfig,
   consoleSize: container.TerminalSize | undefined,
 ): Promise<OciProcess> {
-  const { id, config: own, hostConfig } = shown;
+  const { id, config: own, hostConfig } = record.container;
+  const linked = linkedNow(store, record).environment;
   const first = decodeSpecProcess(await readFile(join(bundleDir(settings, id), 'config.json'), 'utf8'));
   const resolved =
     config.user === ''
@@ -44,7 +46,7 @@ export async function execProcess(
     user,
     args: config.cmd,
     env: replaceEnvironment(
-      containerEnvironment({ env: own.env, hostname: own.hostname, terminal: config.tty }),
+      containerEnvironment({ env: own.env, hostname: own.hostname, terminal: config.tty, linked }),
       config.env,
     ),
     cwd: config.workingDir === '' ? first.cwd : config.workingDir,

@@ -168,7 +168,7 @@ export class Execs implements AsyncDisposable {
     const shown = owner.container;
     let exec: RuntimeExec;
     try {
-      const process = await execProcess(this.#context, shown, config, options.consoleSize);
+      const process = await execProcess(this.#context, owner, config, options.consoleSize);
       exec = await task.exec({
         execId: id,
         processJson: encodeSpec(process),

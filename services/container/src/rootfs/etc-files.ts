@@ -43,6 +43,23 @@ function renderLine({ address, names }: HostsLine): string {
   return `${address}\t${names.join(' ')}\n`;
 }
 
+/** The text of a hosts file with another address in the lines whose first name is this one. */
+export function withAddress(text: string, name: string, address: string): string {
+  return editLines(text, (line, first) => (first === name ? line.replace(/^\S+/, address) : line));
+}
+
+/** The text of a hosts file without the lines whose first name is this one. */
+export function withoutName(text: string, name: string): string {
+  return editLines(text, (line, first) => (first === name ? undefined : line));
+}
+
+function editLines(text: string, edit: (line: string, firstName: string | undefined) => string | undefined): string {
+  return text
+    .split('\n')
+    .flatMap((line) => edit(line, /^[^\s#]+\s+(\S+)/.exec(line)?.[1]) ?? [])
+    .join('\n');
+}
+
 /**
  * Write the three files, in place: a running container has them bind-mounted, so that a new inode would not be seen.
  * They are remade at every start, hence not synced. The directory exists.

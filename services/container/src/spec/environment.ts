@@ -1,16 +1,17 @@
 const defaultPath = 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
- * The environment of a container's process: PATH, HOSTNAME and, with a terminal, TERM, then what the configuration
- * says. `NAME=value` replaces in place, `NAME` alone removes.
+ * The environment of a container's process: PATH, HOSTNAME and, with a terminal, TERM, what links tell, then what the
+ * configuration says. `NAME=value` replaces in place, `NAME` alone removes.
  */
 export function containerEnvironment(config: {
   env: readonly string[];
   hostname: string;
   terminal: boolean;
+  linked?: readonly string[];
 }): string[] {
   const defaults = [defaultPath, `HOSTNAME=${config.hostname}`, ...(config.terminal ? ['TERM=xterm'] : [])];
-  return replaceEnvironment(defaults, config.env);
+  return replaceEnvironment([...defaults, ...(config.linked ?? [])], config.env);
 }
 
 /** `changes` applied to `base`, for exec too. */

@@ -1,4 +1,5 @@
 import { container } from '@flotilla/proto';
+import type { Link } from '../containers/link-plan.js';
 import type { PlannedMount } from '../containers/mount-plan.js';
 import type { NetworkPlan } from '../containers/network-plan.js';
 import { type ContainerState, containerStates } from '../containers/state.js';
@@ -8,6 +9,8 @@ export interface ContainerInternals {
   /** The mounts, checked and with the names of anonymous volumes filled in. */
   mounts: PlannedMount[];
   network: NetworkPlan;
+  /** Links of the default bridge. Absent in old records. */
+  links?: Link[];
   /** Exits so far: what `wait` counts. */
   exitSequence: number;
   /** A task exists: where its shim listens. */
