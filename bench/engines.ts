@@ -71,6 +71,7 @@ function benchEngine(
   namespace: NetworkNamespace,
   directory: string,
   processes: () => number[],
+  restart: () => Promise<number>,
 ): BenchEngine {
   const env = { ...process.env, DOCKER_HOST: `unix://${socket}` };
   return {
@@ -100,6 +101,7 @@ function benchEngine(
       execFileSync(file, argv, { env, stdio: ['ignore', 'ignore', 'pipe'] });
     },
     pssKib: () => processes().reduce((sum, pid) => sum + pssKib(pid), 0),
+    restart,
     shimPssKib: () => shims(directory).reduce((sum, pid) => sum + pssKib(pid), 0),
   };
 }
@@ -137,7 +139,17 @@ export async function startBenchEngine(
       encoding: 'utf8',
     }).trim();
     return {
-      bench: benchEngine(name, peer.socket, namespace, top, () => peer.processIds()),
+      bench: benchEngine(
+        name,
+        peer.socket,
+        namespace,
+        top,
+        () => peer.processIds(),
+        async () => {
+          await peer.restart();
+          return peer.startMs;
+        },
+      ),
       startMs: peer.startMs,
       version,
       async [Symbol.asyncDispose]() {
@@ -148,7 +160,18 @@ export async function startBenchEngine(
   }
   const engine = await startEngine({ directory, namespace });
   return {
-    bench: benchEngine(name, engine.socket, namespace, top, () => processTree(engine.launcherPid)),
+    bench: benchEngine(
+      name,
+      engine.socket,
+      namespace,
+      top,
+      () => processTree(engine.launcherPid),
+      async () => {
+        await engine.stop();
+        await engine.start();
+        return engine.startMs;
+      },
+    ),
     startMs: engine.startMs,
     version: 'flotilla',
     async [Symbol.asyncDispose]() {

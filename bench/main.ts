@@ -5,9 +5,10 @@ import { busyboxImage, debianImage } from '@flotilla/testkit';
 import { startBenchEngine, type StartedEngine } from './engines.js';
 import { transferCorpus } from './corpus.js';
 import { imageMeasurements, removeImagesAndChanges } from './measurements/images.js';
-import { lifecycleMeasurements } from './measurements/lifecycle.js';
+import { lifecycleMeasurements, removeIdleContainers } from './measurements/lifecycle.js';
 import { memoryMeasurements } from './measurements/memory.js';
 import { queryMeasurements, removeQueryContainers } from './measurements/queries.js';
+import { restartMeasurements } from './measurements/restarts.js';
 import { removeLogContainers, streamMeasurements } from './measurements/streams.js';
 import type { Measurement } from './measurement.js';
 import { currentCommit, renderReport, type Row } from './report.js';
@@ -26,6 +27,7 @@ const parts = {
   images: imageMeasurements,
   streams: streamMeasurements,
   queries: queryMeasurements,
+  restarts: restartMeasurements,
 };
 type Part = keyof typeof parts;
 const isPart = (word: string): word is Part => Object.hasOwn(parts, word);
@@ -133,11 +135,12 @@ try {
   for (const part of chosen) {
     const list: readonly Measurement[] = parts[part];
     for (const measurement of list.filter(wanted)) await runMeasurement(measurement, engines);
-  }
-  for (const { bench } of engines) {
-    await removeLogContainers(bench);
-    await removeQueryContainers(bench);
-    await removeImagesAndChanges(bench);
+    for (const { bench } of engines) {
+      await removeIdleContainers(bench);
+      await removeLogContainers(bench);
+      await removeQueryContainers(bench);
+      await removeImagesAndChanges(bench);
+    }
   }
   const report = renderReport(rows, {
     peerVersion: dockerd.version,

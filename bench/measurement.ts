@@ -18,6 +18,8 @@ export interface BenchEngine {
   cli(args: readonly string[], input?: Buffer): void;
   /** Shell line run in the engine's namespace with DOCKER_HOST set. */
   shell(line: string): void;
+  /** Stop the engine and start it again. @returns milliseconds from the start to the first 200 of `/containers/json` */
+  restart(): Promise<number>;
   /** Proportional set size of the engine's own processes (no shims), in KiB. */
   pssKib(): number;
   /** Proportional set size of all shims that the engine started, in KiB. */

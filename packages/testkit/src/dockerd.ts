@@ -8,9 +8,12 @@ import type { NetworkNamespace } from './network-namespace.js';
 /** The engine to compare with: Debian's dockerd with its own data root, in a namespace of the bench. */
 export interface DockerdPeer extends AsyncDisposable {
   readonly socket: string;
+  /** Changes with `restart`. */
   readonly pid: number;
   /** Milliseconds from spawn to the first answer on the socket. */
   readonly startMs: number;
+  /** SIGTERM (which stops its containers), then start it again over the same data. */
+  restart(): Promise<void>;
   /** Processes that belong to it: dockerd and its containerd. */
   processIds(): number[];
 }
@@ -43,27 +46,42 @@ export async function startDockerd(options: {
   const config = join(options.directory, 'daemon.json');
   rmSync(join(options.directory, 'docker.pid'), { force: true });
   writeFileSync(config, JSON.stringify(options.daemonJson ?? {}));
-  const started = performance.now();
-  const child: ChildProcess = options.namespace.spawn(
-    'sh',
-    [
-      '-c',
-      `exec dockerd --config-file ${config} --data-root ${options.directory}/data --exec-root ${options.directory}/exec --pidfile ${options.directory}/docker.pid -H unix://${socket} --storage-driver overlay2 >${log} 2>&1`,
-    ],
-    { stdio: 'ignore', env: { ...process.env, PATH: `${bins.join(':')}:${process.env['PATH'] ?? ''}` } },
-  );
-  const deadline = Date.now() + 60_000;
-  while (!(await answers(socket))) {
-    if (child.exitCode !== null || Date.now() > deadline)
-      throw new Error(`dockerd did not start: ${readFileSync(log, 'utf8').slice(-2000)}`);
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  const startMs = performance.now() - started;
-  const pid = Number(readFileSync(join(options.directory, 'docker.pid'), 'utf8'));
+  const command = `exec dockerd --config-file ${config} --data-root ${options.directory}/data --exec-root ${options.directory}/exec --pidfile ${options.directory}/docker.pid -H unix://${socket} --storage-driver overlay2 >>${log} 2>&1`;
+  const env = { ...process.env, PATH: `${bins.join(':')}:${process.env['PATH'] ?? ''}` };
+  let child: ChildProcess | undefined;
+  let startMs = 0;
+  let pid = 0;
+  const start = async (): Promise<void> => {
+    const startedAt = performance.now();
+    const starting = (child = options.namespace.spawn('sh', ['-c', command], { stdio: 'ignore', env }));
+    const deadline = Date.now() + 60_000;
+    while (!(await answers(socket))) {
+      if (starting.exitCode !== null || Date.now() > deadline)
+        throw new Error(`dockerd did not start: ${readFileSync(log, 'utf8').slice(-2000)}`);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    startMs = performance.now() - startedAt;
+    pid = Number(readFileSync(join(options.directory, 'docker.pid'), 'utf8'));
+  };
+  const stop = async (): Promise<void> => {
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    await ended;
+  };
+  await start();
   return {
     socket,
-    pid,
-    startMs,
+    get pid() {
+      return pid;
+    },
+    get startMs() {
+      return startMs;
+    },
+    async restart() {
+      await stop();
+      await start();
+    },
     processIds: () => [
       pid,
       ...execFileSync('sh', ['-c', `pgrep -P ${pid} || true`], { encoding: 'utf8' })
@@ -72,12 +90,7 @@ export async function startDockerd(options: {
         .filter(Boolean)
         .map(Number),
     ],
-    async [Symbol.asyncDispose]() {
-      if (child.exitCode !== null || child.signalCode !== null) return;
-      const ended = once(child, 'exit');
-      child.kill('SIGTERM');
-      await ended;
-    },
+    [Symbol.asyncDispose]: stop,
   };
 }
 
