@@ -2,6 +2,7 @@ import { isIP, isIPv4 } from 'node:net';
 import { isAbsolute } from 'node:path';
 import * as z from 'zod/mini';
 import { serviceNames } from './base-config.js';
+import { isLogDriver, LOG_DRIVERS } from './log-drivers.js';
 
 const check = (test: (text: string) => boolean, message: string) => z.string().check(z.refine(test, message));
 
@@ -112,7 +113,7 @@ export const daemonSchema = z.strictObject({
   'default-ulimits': z.optional(z.record(z.string(), ulimit)),
   init: z.optional(z.boolean()),
   'init-path': z.optional(absolutePath),
-  'log-driver': z.optional(z.string()),
+  'log-driver': z.optional(check(isLogDriver, `expected one of ${[...LOG_DRIVERS, 'none'].join(', ')}`)),
   'log-opts': z.optional(z.record(z.string(), z.string())),
   'no-new-privileges': z.optional(z.boolean()),
   'seccomp-profile': z.optional(

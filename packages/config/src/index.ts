@@ -4,6 +4,8 @@ export { parseDaemonFlags } from './daemon-flags.js';
 export type { DaemonFlags } from './daemon-flags.js';
 export { readDaemonSettings } from './daemon-settings.js';
 export type { DaemonSettings } from './daemon-settings.js';
+export { isLogDriver, LOG_DRIVERS } from './log-drivers.js';
+export type { LogDriver } from './log-drivers.js';
 export { reloadedSettings } from './reloaded-settings.js';
 export { parseServiceConfig, readServiceConfig, serviceConfigSchemas } from './service-config.js';
 export type {

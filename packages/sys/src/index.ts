@@ -22,5 +22,6 @@ export { POLLIN, POLLOUT, duplicateFd, pipe2, poll, setPipeSize, spliceToPipe } 
 export type { Pipe } from './pipes.js';
 export { processStartTime } from './processes.js';
 export { SysError, errnoName, hasCode } from './sys-error.js';
+export { UnixDatagramSocket } from './unix-datagram.js';
 export { findBeside, startThreadPool, startWorker } from './worker.js';
 export { getXattr, listXattrs, setXattr } from './xattr.js';

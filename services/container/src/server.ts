@@ -24,6 +24,7 @@ import { ExecStore } from './execs/exec-store.js';
 import { Execs } from './execs/execs.js';
 import { execProbe } from './health/exec-probe.js';
 import { HealthMonitor } from './health/health-monitor.js';
+import { logMetrics } from './logs/log-metrics.js';
 import { RootfsWorkers } from './rootfs/rootfs-threads.js';
 import { execRpc } from './rpc/exec-rpc.js';
 import { grpcPeers } from './rpc/grpc-peers.js';
@@ -111,6 +112,7 @@ export async function startContainerService(
         ],
         ...{ log, engineId, clock, service: 'container', version: config.version },
         replies: db.replies,
+        ownMetrics: () => Promise.resolve(logMetrics(runtime.lostLogBytes)),
         details: async () => ({
           outboxPending: publisher.state.waiting,
           components: await (components ??= readComponents(runc, settings.initPath)),

@@ -1,3 +1,4 @@
+import { LOG_DRIVERS } from '@flotilla/config';
 import { MAX_API_VERSION, MIN_API_VERSION, apiVersion, formatApiVersion, parseApiVersion } from '@flotilla/docker-api';
 import type { SystemVersion, VersionComponent } from '@flotilla/docker-api';
 import { container as proto } from '@flotilla/proto';
@@ -200,7 +201,7 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
       Volume: ['local'],
       Network: ['bridge', 'host', 'null'],
       Authorization: null,
-      Log: ['json-file', 'none'],
+      Log: LOG_DRIVERS,
     },
     MemoryLimit: true,
     SwapLimit: host.hasSwapLimit,

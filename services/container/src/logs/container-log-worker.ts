@@ -1,11 +1,13 @@
 import { closeSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { readBuffer } from './fifo-reader.js';
-import { readJsonFileLog } from './json-file-reader.js';
-import { ENCODER_OUTPUT_BYTES } from './json-line-encoder.js';
-import { LiveLogs } from './live-logs.js';
+import { messageOf } from '@flotilla/errors';
+import { ENCODER_OUTPUT_BYTES } from './files/entry-encoder.js';
+import { LiveLogs } from './files/live-logs.js';
+import { readLog } from './files/log-file-reader.js';
 import { READ_CREDITS, type LogWorkerReply, type LogWorkerRequest } from './log-worker-protocol.js';
 import { OutputPump, type PumpContext } from './output-pump.js';
+import { Senders } from './shipping/senders.js';
 
 /** A `docker logs` under way. */
 interface Reading {
@@ -22,9 +24,11 @@ class LogWorkerThread {
   readonly #readings = new Map<number, Reading>();
 
   constructor(post: (reply: LogWorkerReply, transfer?: ArrayBuffer[]) => void) {
+    const live = new LiveLogs();
     this.#context = {
       post,
-      live: new LiveLogs(),
+      live,
+      senders: new Senders(live),
       readBuffer: readBuffer(),
       encoderOutput: Buffer.allocUnsafeSlow(ENCODER_OUTPUT_BYTES),
     };
@@ -81,7 +85,7 @@ class LogWorkerThread {
     try {
       this.#pumps.set(request.sink, new OutputPump(request, this.#context));
     } catch (cause) {
-      error = String(cause);
+      error = messageOf(cause);
       closeSync(request.stdoutFd);
       if (request.stderrFd !== undefined) closeSync(request.stderrFd);
     }
@@ -97,13 +101,13 @@ class LogWorkerThread {
     }
   }
 
-  async #read({ read, path, options }: Extract<LogWorkerRequest, { type: 'read' }>): Promise<void> {
+  async #read({ read, log, options }: Extract<LogWorkerRequest, { type: 'read' }>): Promise<void> {
     const { post, live } = this.#context;
-    const reading: Reading = { abort: new AbortController(), path, credits: READ_CREDITS, wake: undefined };
+    const reading: Reading = { abort: new AbortController(), path: log.path, credits: READ_CREDITS, wake: undefined };
     this.#readings.set(read, reading);
     let error: string | undefined;
     try {
-      for await (const { frames, position } of readJsonFileLog(path, options, live, reading.abort.signal)) {
+      for await (const { frames, position } of readLog(log, options, live, reading.abort.signal)) {
         post({ type: 'batch', read, frames, position }, [frames.buffer as ArrayBuffer]);
         reading.credits--;
         while (reading.credits === 0 && !reading.abort.signal.aborted) {

@@ -1,7 +1,7 @@
 import { readSync } from 'node:fs';
 import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net';
 import { hasCode } from '@flotilla/sys';
-import { HEADROOM_BYTES } from './json-file-writer.js';
+import { HEADROOM_BYTES } from './files/log-file-writer.js';
 
 /** At most this much is read at once: what a killed process loses at most, as everything that was read is appended before the next read. */
 export const READ_BYTES = 64 * 1024;

@@ -1,15 +1,28 @@
-/** Where a container's output is kept. */
+import type { LogDriver } from '@flotilla/config';
+import type { RemoteConfig } from './options/remote-config.js';
+
+/** Where a container's output is kept and sent. */
 export interface LogSinkConfig {
-  /** `json-file` writes Docker's json-file format; `none` keeps nothing. */
-  readonly driver: 'json-file' | 'none';
-  /** The current file, `<dir>/<id>-json.log`; older ones are `<path>.1`, `<path>.2`... Its directory exists. Unused by `none`. */
+  readonly driver: LogDriver;
+  /**
+   * The current file; older ones are `<path>.1`, `<path>.2`, compressed ones `<path>.2.gz`. Its directory is made when it does not exist. What goes to
+   * another machine goes through a file too: it waits there, and `docker logs` reads it. Unused by `none`.
+   */
   readonly path: string;
   /** Begin a new file when the current one has this many bytes (option `max-size`). Absent: never. */
   readonly maxSizeBytes?: number;
   /** How many files there are at most, the current one included (option `max-file`, at least 1). Absent: 1. */
   readonly maxFiles?: number;
+  /** Compress what was rotated (option `compress`). */
+  readonly compress?: boolean;
   /** Written with each line and shown by `docker logs --details` (options `tag`, `labels`, `env`). */
   readonly attributes?: Readonly<Record<string, string>>;
+  /** False: the files are not for `docker logs` (driver `none`, option `cache-disabled`). Absent: true. */
+  readonly isReadable?: boolean;
+  /** Where each line is sent to as well. */
+  readonly remote?: RemoteConfig;
+  /** When more than this waits to be sent, the oldest of it is given up. Absent: as much as the files hold. */
+  readonly maxBacklogBytes?: number;
 }
 
 /** What `docker logs` asks for. */

@@ -3,8 +3,9 @@ import type { Worker } from 'node:worker_threads';
 import { internal } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { startWorker } from '@flotilla/sys';
-import type { LogReadRequest } from './json-file-reader.js';
+import type { LogReadRequest } from './files/log-file-reader.js';
 import type { LogBatch, LogReader, LogReadOptions, LogSinkConfig } from './log-config.js';
+import { LogLosses } from './log-losses.js';
 import type { LogWorkerReply, LogWorkerRequest } from './log-worker-protocol.js';
 
 export interface SinkInput {
@@ -46,11 +47,18 @@ export class LogThread {
   #nextNumber = 1;
   readonly #sinks = new Map<number, Sink>();
   readonly #readings = new Map<number, Reading>();
+  readonly #losses: LogLosses;
 
   /** `onFailure`: the thread died, which only a mistake of ours brings about; the process had better end and be started again. */
   constructor(log: Logger, onFailure: (error: Error) => void) {
     this.#log = log;
     this.#onFailure = onFailure;
+    this.#losses = new LogLosses(log);
+  }
+
+  /** Bytes of entries that were given up before they were sent. */
+  get lostBytes(): number {
+    return this.#losses.totalBytes;
   }
 
   /** @throws EngineError `internal` when the log cannot be opened; the descriptors are closed. */
@@ -73,13 +81,13 @@ export class LogThread {
 
   openReader(config: LogSinkConfig): LogReader {
     return {
-      read: (options) => (config.driver === 'none' ? nothing() : this.#read(config.path, options)),
+      read: (options) => (config.driver === 'none' ? nothing() : this.#read(config, options)),
     };
   }
 
   /** Read up to a place that `OutputListener.onAttached` named. */
-  readUntil(path: string, options: LogReadOptions, stopAt: string): AsyncIterable<LogBatch> {
-    return this.#read(path, options, stopAt);
+  readUntil(config: LogSinkConfig, options: LogReadOptions, stopAt: string): AsyncIterable<LogBatch> {
+    return config.driver === 'none' ? nothing() : this.#read(config, options, stopAt);
   }
 
   async close(): Promise<void> {
@@ -114,6 +122,12 @@ export class LogThread {
       case 'log-failed':
         this.#log.error({ sink: reply.sink, reason: reply.message }, 'container output could not be logged');
         break;
+      case 'not-sent':
+        this.#losses.add(reply.path, reply.bytes);
+        break;
+      case 'not-reached':
+        this.#log.warn({ path: reply.path, reason: reply.reason }, 'log receiver cannot be reached');
+        break;
       case 'batch':
         this.#readings.get(reply.read)?.push({ frames: reply.frames, position: reply.position });
         break;
@@ -126,7 +140,7 @@ export class LogThread {
     }
   }
 
-  async *#read(path: string, options: LogReadOptions, stopAt?: string): AsyncGenerator<LogBatch> {
+  async *#read(log: LogSinkConfig, options: LogReadOptions, stopAt?: string): AsyncGenerator<LogBatch> {
     const { signal, ...plain } = options;
     if (isAborted(signal)) return;
     const number = this.#nextNumber++;
@@ -134,7 +148,7 @@ export class LogThread {
     const request: LogReadRequest = stopAt === undefined ? plain : { ...plain, stopAt };
     const reading = new Reading();
     this.#readings.set(number, reading);
-    post({ type: 'read', read: number, path, options: request });
+    post({ type: 'read', read: number, log, options: request });
     // A reader that waits leaves as soon as its signal fires.
     const onAbort = () => reading.end(undefined);
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -249,7 +263,9 @@ class Sink implements OutputSink {
     return this.#closing;
   }
 
-  handle(reply: Exclude<LogWorkerReply, { type: 'log-failed' | 'batch' | 'read-ended' }>): void {
+  handle(
+    reply: Exclude<LogWorkerReply, { type: 'log-failed' | 'not-sent' | 'not-reached' | 'batch' | 'read-ended' }>,
+  ): void {
     switch (reply.type) {
       case 'opened':
         if (reply.error !== undefined) this.#forget();

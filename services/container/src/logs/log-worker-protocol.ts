@@ -1,4 +1,4 @@
-import type { LogReadRequest } from './json-file-reader.js';
+import type { LogReadRequest } from './files/log-file-reader.js';
 import type { LogSinkConfig } from './log-config.js';
 
 /** To the worker. `sink` and `read` are numbers that the sender chose. */
@@ -25,7 +25,7 @@ export type LogWorkerRequest =
   | { readonly type: 'finish'; readonly sink: number }
   /** Stop reading. Answered by `closed`. With `ended` the run is over. */
   | { readonly type: 'close'; readonly sink: number; readonly ended: boolean }
-  | { readonly type: 'read'; readonly read: number; readonly path: string; readonly options: LogReadRequest }
+  | { readonly type: 'read'; readonly read: number; readonly log: LogSinkConfig; readonly options: LogReadRequest }
   | { readonly type: 'ack-read'; readonly read: number }
   | { readonly type: 'cancel-read'; readonly read: number };
 
@@ -48,6 +48,10 @@ export type LogWorkerReply =
   | { readonly type: 'closed'; readonly sink: number }
   /** Output could not be written to the log. */
   | { readonly type: 'log-failed'; readonly sink: number; readonly message: string }
+  /** Entries of so many bytes were given up before they were sent. */
+  | { readonly type: 'not-sent'; readonly path: string; readonly bytes: number }
+  /** The receiver of a log cannot be reached; sending is tried again. */
+  | { readonly type: 'not-reached'; readonly path: string; readonly reason: string }
   | { readonly type: 'batch'; readonly read: number; readonly frames: Uint8Array; readonly position: string }
   | { readonly type: 'read-ended'; readonly read: number; readonly error: string | undefined };
 

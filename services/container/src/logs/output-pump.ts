@@ -1,9 +1,14 @@
 import { closeSync } from 'node:fs';
 import { FifoReader } from './fifo-reader.js';
-import { endOfLog } from './json-file-reader.js';
-import { JsonFileWriter } from './json-file-writer.js';
-import type { OutputStream } from './json-line-encoder.js';
-import type { LiveLogs } from './live-logs.js';
+import type { OutputStream } from './files/entry-encoder.js';
+import { requireReceiver } from './drivers/open-receiver.js';
+import type { LiveLogs } from './files/live-logs.js';
+import { LogFileWriter } from './files/log-file-writer.js';
+import { formatOf } from './files/log-format.js';
+import { endOfLog } from './files/position.js';
+import type { LogSinkConfig } from './log-config.js';
+import type { RemoteSender } from './shipping/remote-sender.js';
+import type { Senders } from './shipping/senders.js';
 import type { LogWorkerReply, LogWorkerRequest } from './log-worker-protocol.js';
 
 const FRAME_HEADER_BYTES = 8;
@@ -31,6 +36,7 @@ export type Post = (reply: LogWorkerReply, transfer?: ArrayBuffer[]) => void;
 export interface PumpContext {
   readonly post: Post;
   readonly live: LiveLogs;
+  readonly senders: Senders;
   readonly readBuffer: Buffer;
   readonly encoderOutput: Buffer;
 }
@@ -40,11 +46,13 @@ export class OutputPump {
   readonly #sink: number;
   readonly #context: PumpContext;
   readonly #isTerminal: boolean;
+  readonly #log: LogSinkConfig;
   readonly #logPath: string;
   readonly #readers = new Map<OutputStream, FifoReader>();
   /** Not read yet. */
   readonly #fds = new Map<OutputStream, number>();
-  #writer: JsonFileWriter | undefined;
+  #writer: LogFileWriter | undefined;
+  readonly #sender: RemoteSender | undefined;
   #attachments = 0;
   #unconsumed = 0;
   #batch = Buffer.alloc(0);
@@ -62,10 +70,13 @@ export class OutputPump {
     this.#sink = request.sink;
     this.#context = context;
     this.#isTerminal = request.terminal;
+    this.#log = request.log;
     this.#logPath = request.log.driver === 'none' ? '' : request.log.path;
-    if (request.log.driver === 'json-file') {
-      this.#writer = new JsonFileWriter(request.log, request.resume, context.encoderOutput);
+    if (request.log.remote !== undefined && !request.resume) requireReceiver(request.log.remote);
+    if (request.log.driver !== 'none') {
+      this.#writer = new LogFileWriter(request.log, request.resume, context.encoderOutput);
       context.live.open(this.#logPath);
+      this.#sender = this.#startSender();
     }
     this.#fds.set(1, request.stdoutFd);
     if (request.stderrFd !== undefined) this.#fds.set(2, request.stderrFd);
@@ -81,7 +92,7 @@ export class OutputPump {
     this.#flush();
     this.#attachments++;
     const partials = this.#partialFrames();
-    const position = this.#writer === undefined ? '' : endOfLog(this.#logPath);
+    const position = this.#writer === undefined ? '' : endOfLog(this.#log.path, formatOf(this.#log));
     this.#context.post({ type: 'attached', sink: this.#sink, attachment, position, partials });
   }
 
@@ -243,6 +254,18 @@ export class OutputPump {
     this.#writer?.close(ended);
     if (this.#logPath !== '') this.#context.live.close(this.#logPath);
     this.#writer = undefined;
+    if (ended) this.#sender?.finish();
+    else this.#sender?.stop();
+  }
+
+  #startSender(): RemoteSender | undefined {
+    const { post, senders } = this.#context;
+    const writer = this.#writer;
+    return senders.start(this.#log, {
+      writtenBytes: () => writer?.writtenBytes ?? 0,
+      onLoss: (bytes) => post({ type: 'not-sent', path: this.#logPath, bytes }),
+      onTrouble: (reason) => post({ type: 'not-reached', path: this.#logPath, reason }),
+    });
   }
 
   #reportLoss(message: string): void {

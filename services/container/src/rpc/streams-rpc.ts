@@ -71,7 +71,7 @@ async function* streamLogs(
   const { container: shown } = context.store.resolve(request.name);
   if (!request.stdout && !request.stderr) throw invalidArgument('You must choose at least one stream');
   const sink = logSinkOf(shown, context.settings);
-  if (sink.driver === 'none') throw unimplemented('configured logging driver does not support reading');
+  if (sink.isReadable === false) throw unimplemented('configured logging driver does not support reading');
   yield {
     output: Buffer.alloc(0),
     position: request.position,

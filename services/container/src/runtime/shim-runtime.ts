@@ -185,6 +185,11 @@ export class ShimRuntime implements Runtime {
     this.#streams.delete(id);
   }
 
+  /** Bytes of log entries that were given up before they were sent to another machine. */
+  get lostLogBytes(): number {
+    return this.#logThread.lostBytes;
+  }
+
   openLogReader(config: LogSinkConfig): LogReader {
     return this.#logThread.openReader(config);
   }

@@ -68,7 +68,7 @@ export class ShimTask implements RuntimeTask {
       stdin: parts.stdin,
       readLog: (wanted, position) =>
         parts.logThread.readUntil(
-          parts.log.path,
+          parts.log,
           { ...wanted, terminal: parts.terminal, timestamps: false, details: false, follow: false },
           position,
         ),

@@ -1,28 +1,11 @@
-import type { OutputStream } from './json-line-encoder.js';
+import type { OutputStream } from './entry-encoder.js';
+import { detailsText, FrameDecoder, normalTime } from './frame-decoder.js';
 import { TIME_BYTES } from './line-clock.js';
 
-const NEWLINE = 0x0a;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 const FRAME_HEADER_BYTES = 8;
-/** A smaller batch is copied and the large buffer used again. */
-const SMALL_BATCH_BYTES = 16 * 1024;
 const MIDDLE = Buffer.from(',"stream":"std');
-
-/** Which entries to deliver and how they look. */
-export interface DecodeOptions {
-  readonly stdout: boolean;
-  readonly stderr: boolean;
-  readonly raw: boolean;
-  readonly timestamps: boolean;
-  readonly details: boolean;
-  readonly framePerLine: boolean;
-  /** Times with nine digits: entries before `since` are left out, the first one after `until` ends the reading. */
-  readonly since: string | undefined;
-  readonly until: string | undefined;
-  /** Entries at or before this time are left out. */
-  readonly after: string | undefined;
-}
 
 /**
  * Turns entries of Docker's json-file format into stdcopy frames.
@@ -30,70 +13,17 @@ export interface DecodeOptions {
  * Entries as our writer and dockerd write them are decoded byte by byte without making strings; any other valid JSON takes the slow way, and a line that is
  * not JSON is skipped.
  */
-export class JsonLineDecoder {
-  /** Frames made so far are in `output[0, length)`. */
-  output: Buffer;
-  length = 0;
-  /** An entry after `until` was met: nothing more will come. */
-  finished = false;
-  readonly #options: DecodeOptions;
-  readonly #filtersByTime: boolean;
-  readonly #batchBytes: number;
-  #frameStart = -1;
-  #frameStream: OutputStream = 1;
+export class JsonLineDecoder extends FrameDecoder {
   readonly #timeScratch = Buffer.alloc(TIME_BYTES);
 
-  constructor(options: DecodeOptions, batchBytes: number) {
-    this.#options = options;
-    this.#filtersByTime = options.since !== undefined || options.until !== undefined || options.after !== undefined;
-    this.#batchBytes = batchBytes;
-    this.output = Buffer.allocUnsafeSlow(batchBytes);
-  }
-
-  /** Give away what was made; a new buffer takes its place. */
-  take(): Uint8Array<ArrayBuffer> {
-    this.#closeFrame();
-    if (this.length < SMALL_BATCH_BYTES) {
-      const copy = new Uint8Array(this.length);
-      copy.set(this.output.subarray(0, this.length));
-      this.length = 0;
-      return copy;
-    }
-    const taken = new Uint8Array(this.output.buffer as ArrayBuffer, 0, this.length);
-    this.output = Buffer.allocUnsafeSlow(this.#batchBytes);
-    this.length = 0;
-    return taken;
-  }
-
-  /**
-   * Decode whole lines of `source[start, end)`. Returns the position after the last line that was taken: `output` may be full (`take` makes room), and
-   * the last line may have no end yet.
-   */
-  decode(source: Buffer, start: number, end: number): number {
-    let position = start;
-    while (position < end && !this.finished) {
-      const lineEnd = source.indexOf(NEWLINE, position);
-      if (lineEnd < 0 || lineEnd >= end) break;
-      // A decoded entry is never longer than the entry itself, but for its header and time (details take the slow way, which makes its own room).
-      const needed = lineEnd - position + 2 * FRAME_HEADER_BYTES + TIME_BYTES + 1;
-      if (needed > this.output.length - this.length) {
-        if (this.length > 0) break;
-        this.output = Buffer.allocUnsafeSlow(needed);
-      }
-      this.#decodeLine(source, position, lineEnd);
-      position = lineEnd + 1;
-    }
-    return position;
-  }
-
-  #decodeLine(source: Buffer, start: number, lineEnd: number): void {
+  protected override decodeLine(source: Buffer, start: number, lineEnd: number): void {
     const lengthBefore = this.length;
-    const frameBefore = this.#frameStart;
-    const frameStreamBefore = this.#frameStream;
+    const frameBefore = this.frameStart;
+    const frameStreamBefore = this.frameStream;
     if (!this.#decodeFast(source, start, lineEnd)) {
       this.length = lengthBefore;
-      this.#frameStart = frameBefore;
-      this.#frameStream = frameStreamBefore;
+      this.frameStart = frameBefore;
+      this.frameStream = frameStreamBefore;
       this.#decodeSlowly(source, start, lineEnd);
     }
   }
@@ -105,15 +35,15 @@ export class JsonLineDecoder {
     if (timeEnd - start < 60 || source[lineEnd - 1] !== 0x7d || source[timeEnd] !== QUOTE) return false;
     if (source[start] !== 0x7b || source[start + 2] !== 0x6c || source[start + 7] !== QUOTE) return false;
     const timeStart = findTime(source, timeEnd);
-    if (timeStart < 0 || this.#options.details) return false;
-    if (this.#filtersByTime && !this.#wants(this.#time(source, timeStart, timeEnd).toString('latin1', 0, TIME_BYTES)))
+    if (timeStart < 0 || this.options.details) return false;
+    if (this.filtersByTime && !this.wants(this.#time(source, timeStart, timeEnd).toString('latin1', 0, TIME_BYTES)))
       return true;
 
     // The stream stands after the text, so it is known only afterwards: guess that it is the last one's.
-    const guess = this.#frameStream;
-    let out = this.#begin(guess);
+    const guess = this.frameStream;
+    let out = this.begin(guess);
     const { output } = this;
-    if (this.#options.timestamps) {
+    if (this.options.timestamps) {
       output.set(this.#time(source, timeStart, timeEnd), out);
       out += TIME_BYTES;
       output[out++] = 0x20;
@@ -178,13 +108,13 @@ export class JsonLineDecoder {
     const letter = source[position + MIDDLE.length];
     const stream = letter === 0x6f ? 1 : letter === 0x65 ? 2 : 0;
     if (stream === 0) return false;
-    if (!(stream === 1 ? this.#options.stdout : this.#options.stderr)) {
+    if (!(stream === 1 ? this.options.stdout : this.options.stderr)) {
       this.#cancel(guess);
       return true;
     }
     if (stream !== guess) this.#changeStream(stream, out);
     else this.length = out;
-    if (this.#options.framePerLine) this.#closeFrame();
+    if (this.options.framePerLine) this.closeFrame();
     return true;
   }
 
@@ -198,72 +128,46 @@ export class JsonLineDecoder {
     if (typeof entry !== 'object' || (entry as unknown) === null || typeof entry.log !== 'string') return;
     const stream = entry.stream === 'stderr' ? 2 : 1;
     const time = normalTime(typeof entry.time === 'string' ? entry.time : '');
-    if (this.#filtersByTime && !this.#wants(time)) return;
-    if (!(stream === 1 ? this.#options.stdout : this.#options.stderr)) return;
-    const details = this.#options.details ? `${detailsText(entry.attrs)} ` : '';
-    const text = `${this.#options.timestamps ? `${time} ` : ''}${details}${entry.log}`;
+    if (this.filtersByTime && !this.wants(time)) return;
+    if (!(stream === 1 ? this.options.stdout : this.options.stderr)) return;
+    const details = this.options.details ? `${detailsText(entry.attrs)} ` : '';
+    const text = `${this.options.timestamps ? `${time} ` : ''}${details}${entry.log}`;
     const bytes = Buffer.byteLength(text);
     if (this.output.length - this.length < bytes + FRAME_HEADER_BYTES) {
-      this.#closeFrame();
+      this.closeFrame();
       this.output = Buffer.concat([this.output.subarray(0, this.length), Buffer.alloc(bytes + FRAME_HEADER_BYTES)]);
     }
-    if (this.#frameStart >= 0 && this.#frameStream !== stream) this.#closeFrame();
-    this.#frameStream = stream;
-    const out = this.#begin(stream);
+    if (this.frameStart >= 0 && this.frameStream !== stream) this.closeFrame();
+    this.frameStream = stream;
+    const out = this.begin(stream);
     this.length = out + this.output.write(text, out);
-    if (this.#options.framePerLine) this.#closeFrame();
-  }
-
-  #wants(time: string): boolean {
-    const { since, until, after } = this.#options;
-    if (until !== undefined && time > until) {
-      this.finished = true;
-      return false;
-    }
-    return (since === undefined || time >= since) && (after === undefined || time > after);
-  }
-
-  /** Open a frame when none is open. Returns where its next byte goes. */
-  #begin(stream: OutputStream): number {
-    if (this.#options.raw || this.#frameStart >= 0) return this.length;
-    this.#frameStart = this.length;
-    this.#frameStream = stream;
-    return this.length + FRAME_HEADER_BYTES;
+    if (this.options.framePerLine) this.closeFrame();
   }
 
   /** The line that was decoded after `#begin` is not wanted: close a frame that was opened for it. */
   #cancel(stream: OutputStream): void {
-    this.#frameStream = stream;
-    if (this.#frameStart === this.length) this.#frameStart = -1;
+    this.frameStream = stream;
+    if (this.frameStart === this.length) this.frameStart = -1;
   }
 
   /** What was decoded up to `out` belongs to the other stream: give it a frame of its own. */
   #changeStream(stream: OutputStream, out: number): void {
-    this.#frameStream = stream;
-    if (this.#options.raw) {
+    this.frameStream = stream;
+    if (this.options.raw) {
       this.length = out;
       return;
     }
-    if (this.#frameStart === this.length) {
+    if (this.frameStart === this.length) {
       this.length = out;
       return;
     }
     const lineStart = this.length;
-    this.#frameStream = stream === 1 ? 2 : 1;
-    this.#closeFrame();
+    this.frameStream = stream === 1 ? 2 : 1;
+    this.closeFrame();
     this.output.copyWithin(lineStart + FRAME_HEADER_BYTES, lineStart, out);
-    this.#frameStart = lineStart;
-    this.#frameStream = stream;
+    this.frameStart = lineStart;
+    this.frameStream = stream;
     this.length = out + FRAME_HEADER_BYTES;
-  }
-
-  #closeFrame(): void {
-    const start = this.#frameStart;
-    if (start < 0) return;
-    this.#frameStart = -1;
-    const { output } = this;
-    output.writeUInt32BE(this.#frameStream << 24, start);
-    output.writeUInt32BE(this.length - start - FRAME_HEADER_BYTES, start + 4);
   }
 
   /** The time at `[start, end)` with nine digits. */
@@ -301,31 +205,6 @@ function hex4(source: Buffer, start: number): number {
     value = (value << 4) | digit;
   }
   return value;
-}
-
-/** A time as json-file logs have it, with nine digits and in UTC. */
-export function normalTime(text: string): string {
-  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)$/.exec(text);
-  if (match === null) return '0001-01-01T00:00:00.000000000Z';
-  const [, seconds = '', fraction = '', zone = 'Z'] = match;
-  const inUtc = zone === 'Z' ? seconds : new Date(`${seconds}${zone}`).toISOString().slice(0, 19);
-  return `${inUtc}.${fraction.padEnd(9, '0')}Z`;
-}
-
-/** Attributes as `docker logs --details` shows them. Source: moby/moby daemon/internal/httputils (WriteLogStream). */
-function detailsText(attributes: unknown): string {
-  if (typeof attributes !== 'object' || attributes === null) return '';
-  return Object.entries(attributes)
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([key, value]) => `${queryEscape(key)}=${queryEscape(String(value))}`)
-    .join(',');
-}
-
-/** As Go's url.QueryEscape. */
-function queryEscape(text: string): string {
-  return encodeURIComponent(text)
-    .replace(/[!'()*]/g, (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`)
-    .replace(/%20/g, '+');
 }
 
 /** The time of the line whose newline is at `lineEnd`, or '' when it does not end with one. */

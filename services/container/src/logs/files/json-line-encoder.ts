@@ -1,10 +1,5 @@
-import { LineClock, TIME_BYTES } from './line-clock.js';
-
-/** Longer lines are split into entries of this size, of which the last alone ends with a newline. Source: moby/moby daemon/logger/copier.go. */
-export const MAX_ENTRY_BYTES = 16 * 1024;
-
-/** A good size for an encoder's output. */
-export const ENCODER_OUTPUT_BYTES = 640 * 1024;
+import { EntryEncoder, MAX_ENTRY_BYTES, type OutputStream } from './entry-encoder.js';
+import { TIME_BYTES } from './line-clock.js';
 
 const PREFIX = Buffer.from('{"log":"');
 const HEX = Buffer.from('0123456789abcdef');
@@ -17,25 +12,15 @@ for (let byte = 0x20; byte < 0x80; byte++) PLAIN[byte] = '"\\<>&'.includes(Strin
 /** Stream names in the order of stdcopy's numbers. */
 export const STREAM_NAMES = ['stdin', 'stdout', 'stderr'] as const;
 
-/** 1 stdout, 2 stderr: stdcopy's numbers. */
-export type OutputStream = 1 | 2;
-
 /**
  * Turns bytes of a stream into entries of Docker's json-file format, one per line:
  * `{"log":"text\n","stream":"stdout","time":"2026-01-02T03:04:05.000000001Z"}`.
  * Invalid UTF-8 becomes U+FFFD, one for each wrong byte. Source: moby/moby daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go.
  */
-export class JsonLineEncoder {
-  /** Entries made so far are in `output[0, length)`. The caller takes them and sets `length` to 0. */
-  readonly output: Buffer;
-  length = 0;
-  readonly clock = new LineClock();
-  /** An entry takes at most this much room. */
-  readonly maxEntryOutput: number;
+export class JsonLineEncoder extends EntryEncoder {
   readonly #trailers: readonly [Buffer, Buffer];
   readonly #timeOffsets: readonly [number, number];
 
-  /** `output` may be shared by encoders that are used one after the other. */
   constructor(attributes: Readonly<Record<string, string>> | undefined, output: Buffer) {
     const attrs =
       attributes === undefined || Object.keys(attributes).length === 0
@@ -43,40 +28,19 @@ export class JsonLineEncoder {
         : `"attrs":${escapeForGo(JSON.stringify(sorted(attributes)))},`;
     const trailer = (stream: OutputStream) =>
       Buffer.from(`","stream":"${STREAM_NAMES[stream]}",${attrs}"time":"${'0'.repeat(TIME_BYTES)}"}\n`);
-    this.#trailers = [trailer(1), trailer(2)];
-    this.#timeOffsets = [this.#trailers[0].length - TIME_BYTES - 3, this.#trailers[1].length - TIME_BYTES - 3];
-    this.maxEntryOutput = PREFIX.length + MAX_ENTRY_BYTES * 6 + 2 + this.#trailers[0].length;
-    if (output.length < this.maxEntryOutput) throw new Error('no room for one log entry');
-    this.output = output;
+    const trailers = [trailer(1), trailer(2)] as const;
+    super(output, PREFIX.length + MAX_ENTRY_BYTES * 6 + 2 + trailers[0].length);
+    this.#trailers = trailers;
+    this.#timeOffsets = [trailers[0].length - TIME_BYTES - 3, trailers[1].length - TIME_BYTES - 3];
   }
 
-  /** Whether one more entry fits. */
-  get hasRoom(): boolean {
-    return this.output.length - this.length >= this.maxEntryOutput;
-  }
-
-  /**
-   * Encode whole entries from `source[start, end)`: lines, and pieces of `MAX_ENTRY_BYTES` of longer ones.
-   * Returns where it stopped: at what is not yet a whole entry, or when `output` has no room for another or holds `stopBytes`.
-   */
-  encode(source: Uint8Array, start: number, end: number, stream: OutputStream, stopBytes = Infinity): number {
-    let position = start;
-    while (position < end && this.hasRoom && this.length < stopBytes) {
-      const limit = Math.min(end, position + MAX_ENTRY_BYTES);
-      const next = this.#encodeEntry(source, position, limit, stream, limit - position === MAX_ENTRY_BYTES);
-      if (next < 0) break;
-      position = next;
-    }
-    return position;
-  }
-
-  /** Encode `source[start, end)`, at most `MAX_ENTRY_BYTES` without a newline, as an entry without a newline: the output ended there. */
-  encodeRest(source: Uint8Array, start: number, end: number, stream: OutputStream): void {
-    if (start < end) this.#encodeEntry(source, start, end, stream, true);
-  }
-
-  /** Returns the position after the entry, or -1 and writes nothing when `[start, end)` holds no newline and `whole` is false. */
-  #encodeEntry(source: Uint8Array, start: number, end: number, stream: OutputStream, whole: boolean): number {
+  protected override encodeEntry(
+    source: Uint8Array,
+    start: number,
+    end: number,
+    stream: OutputStream,
+    whole: boolean,
+  ): number {
     const { output } = this;
     let out = this.length;
     for (let index = 0; index < 8; index++) output[out++] = PREFIX[index] ?? 0;

@@ -1,7 +1,9 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { JsonLineDecoder, type DecodeOptions } from './json-line-decoder.js';
-import { ENCODER_OUTPUT_BYTES, JsonLineEncoder, MAX_ENTRY_BYTES } from './json-line-encoder.js';
+import { ENCODER_OUTPUT_BYTES, MAX_ENTRY_BYTES } from './entry-encoder.js';
+import type { DecodeOptions } from './frame-decoder.js';
+import { JsonLineDecoder } from './json-line-decoder.js';
+import { JsonLineEncoder } from './json-line-encoder.js';
 
 const ALL: DecodeOptions = {
   stdout: true,

@@ -3,17 +3,20 @@ import {
   constants,
   fstatSync,
   ftruncateSync,
+  mkdirSync,
   openSync,
   readSync,
-  renameSync,
   rmSync,
   statfsSync,
   writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { hasCode } from '@flotilla/sys';
-import { JsonLineEncoder, MAX_ENTRY_BYTES, type OutputStream } from './json-line-encoder.js';
-import type { LogSinkConfig } from './log-config.js';
+import type { LogSinkConfig } from '../log-config.js';
+import { compressRotated } from './compressed-log.js';
+import { type EntryEncoder, MAX_ENTRY_BYTES, type OutputStream } from './entry-encoder.js';
+import { formatOf, type LogFormat } from './log-format.js';
+import { removeLeftovers, rotateNames } from './rotated-names.js';
 
 /** How many bytes in front of a piece the writer may use: the beginning of a line that arrived with an earlier piece goes there. */
 export const HEADROOM_BYTES = MAX_ENTRY_BYTES;
@@ -25,12 +28,13 @@ const betweenLooksMs = 1000;
 const NEWLINE = 0x0a;
 
 /**
- * Appends output to a log in Docker's json-file format, synchronously: when `append` returns, the kernel has every whole line. The beginning of a line
+ * Appends output to a log, synchronously: when `append` returns, the kernel has every whole line. The beginning of a line
  * that has no end yet is kept beside the log (`<path>.partial`), so that a killed process loses nothing of it.
  */
-export class JsonFileWriter {
+export class LogFileWriter {
   readonly path: string;
-  readonly #encoder: JsonLineEncoder;
+  readonly #format: LogFormat;
+  readonly #encoder: EntryEncoder;
   readonly #maxSizeBytes: number;
   readonly #maxFiles: number;
   #fd: number;
@@ -41,6 +45,11 @@ export class JsonFileWriter {
   #partialOnDisk = false;
   /** Bytes of entries that could not be written (disk full) since the last success. */
   lostBytes = 0;
+  /** Bytes of entries that were written by this object. */
+  writtenBytes = 0;
+  readonly #compresses: boolean;
+  readonly #closing = new AbortController();
+  #compressing: Promise<void> | undefined;
   /** While the disk is full: when to look at it again. */
   #nextLookMs: number | undefined;
 
@@ -51,9 +60,13 @@ export class JsonFileWriter {
    */
   constructor(config: LogSinkConfig, resume: boolean, output: Buffer) {
     this.path = config.path;
-    this.#encoder = new JsonLineEncoder(config.attributes, output);
+    this.#format = formatOf(config);
+    this.#encoder = this.#format.encoder(output);
     this.#maxSizeBytes = config.maxSizeBytes ?? Infinity;
     this.#maxFiles = Math.max(1, config.maxFiles ?? 1);
+    this.#compresses = (config.compress ?? false) && this.#maxFiles > 1;
+    mkdirSync(dirname(this.path), { recursive: true, mode: 0o710 });
+    removeLeftovers(this.path);
     this.#fd = openSync(this.path, 'a+', 0o640);
     const stat = fstatSync(this.#fd, { bigint: true });
     this.#inode = stat.ino;
@@ -64,6 +77,7 @@ export class JsonFileWriter {
       this.end(1);
       this.end(2);
     }
+    this.#compress();
   }
 
   /** Bytes in the current file. */
@@ -113,6 +127,7 @@ export class JsonFileWriter {
 
   /** Let go of the files. With `ended`, the run is over and no beginning of a line is kept. */
   close(ended: boolean): void {
+    this.#closing.abort();
     closeSync(this.#fd);
     closeSync(this.#partialFd);
     if (ended) rmSync(`${this.path}.partial`, { force: true });
@@ -134,6 +149,7 @@ export class JsonFileWriter {
     try {
       while (written < length) written += writeSync(this.#fd, output, written, length - written);
       this.#size += written;
+      this.writtenBytes += written;
       this.lostBytes = 0;
     } catch (error) {
       // The disk is full, or the file system broke: the container goes on, its output is lost, as with dockerd.
@@ -163,14 +179,19 @@ export class JsonFileWriter {
       if (hasCode(error, 'ENOSPC')) return;
       throw error;
     }
-    for (let index = this.#maxFiles - 1; index >= 1; index--) {
-      renameIfThere(index === 1 ? this.path : `${this.path}.${index - 1}`, `${this.path}.${index}`);
-    }
-    renameSync(`${this.path}.next`, this.path);
+    rotateNames(this.path, `${this.path}.next`, this.#maxFiles);
     closeSync(this.#fd);
     this.#fd = fresh;
     this.#inode = fstatSync(this.#fd, { bigint: true }).ino;
     this.#size = 0;
+    this.#compress();
+  }
+
+  /** What was rotated is compressed meanwhile, one file at a time. */
+  #compress(): void {
+    if (!this.#compresses) return;
+    const before = this.#compressing ?? Promise.resolve();
+    this.#compressing = before.then(() => compressRotated(this.path, this.#closing.signal)).catch(() => undefined);
   }
 
   /** A crash of the machine may leave a piece of an entry at the end of the file: cut it. Returns the size. Also sets the clock behind the last entry. */
@@ -179,8 +200,8 @@ export class JsonFileWriter {
     const tail = Buffer.alloc(Math.min(size, this.#encoder.maxEntryOutput * 2));
     readSync(this.#fd, tail, 0, tail.length, size - tail.length);
     const end = tail.lastIndexOf(NEWLINE) + 1;
-    const time = /"time":"([^"]*)"\}\n$/.exec(tail.toString('latin1', Math.max(0, end - 64), end));
-    if (time?.[1] !== undefined) this.#encoder.clock.startAfter(time[1]);
+    const time = end === 0 ? '' : this.#format.timeOf(tail, end - 1);
+    if (time !== '') this.#encoder.clock.startAfter(time);
     const cut = tail.length - end;
     if (cut > 0) ftruncateSync(this.#fd, size - cut);
     return size - cut;
@@ -224,13 +245,5 @@ export class JsonFileWriter {
     if (length < start + outLength + errLength) return;
     this.#partials[0] = Buffer.from(record.subarray(start, start + outLength));
     this.#partials[1] = Buffer.from(record.subarray(start + outLength, start + outLength + errLength));
-  }
-}
-
-function renameIfThere(from: string, to: string): void {
-  try {
-    renameSync(from, to);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
   }
 }

@@ -2,11 +2,13 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { endOfLog, type LogReadRequest, readJsonFileLog } from './json-file-reader.js';
-import { HEADROOM_BYTES, JsonFileWriter } from './json-file-writer.js';
-import { ENCODER_OUTPUT_BYTES, type OutputStream } from './json-line-encoder.js';
+import type { LogBatch, LogSinkConfig } from '../log-config.js';
+import { ENCODER_OUTPUT_BYTES, type OutputStream } from './entry-encoder.js';
 import { LiveLogs } from './live-logs.js';
-import type { LogBatch, LogSinkConfig } from './log-config.js';
+import { type LogReadRequest, readLog } from './log-file-reader.js';
+import { HEADROOM_BYTES, LogFileWriter } from './log-file-writer.js';
+import { formatOf } from './log-format.js';
+import { endOfLog } from './position.js';
 
 const READ: LogReadRequest = {
   stdout: true,
@@ -29,12 +31,12 @@ beforeEach(() => {
 
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
-function openWriter(options: Partial<LogSinkConfig> = {}, resume = false): JsonFileWriter {
+function openWriter(options: Partial<LogSinkConfig> = {}, resume = false): LogFileWriter {
   const config: LogSinkConfig = { driver: 'json-file', path, ...options };
-  return new JsonFileWriter(config, resume, Buffer.alloc(ENCODER_OUTPUT_BYTES));
+  return new LogFileWriter(config, resume, Buffer.alloc(ENCODER_OUTPUT_BYTES));
 }
 
-function write(writer: JsonFileWriter, text: string, stream: OutputStream = 1): void {
+function write(writer: LogFileWriter, text: string, stream: OutputStream = 1): void {
   const bytes = Buffer.concat([Buffer.alloc(HEADROOM_BYTES), Buffer.from(text)]);
   writer.append(stream, bytes, HEADROOM_BYTES, bytes.length);
   live.touch(path);
@@ -51,7 +53,8 @@ async function readText(options: Partial<LogReadRequest> = {}): Promise<string> 
 async function readBatches(options: Partial<LogReadRequest> = {}): Promise<LogBatch[]> {
   const batches: LogBatch[] = [];
   const signal = new AbortController().signal;
-  for await (const batch of readJsonFileLog(path, { ...READ, ...options }, live, signal)) batches.push(batch);
+  for await (const batch of readLog({ driver: 'json-file', path }, { ...READ, ...options }, live, signal))
+    batches.push(batch);
   return batches;
 }
 
@@ -140,7 +143,7 @@ describe('a json-file log', () => {
     const leave = new AbortController();
     const reading = (async () => {
       let count = 0;
-      for await (const batch of readJsonFileLog(path, { ...READ, follow: true }, live, leave.signal)) {
+      for await (const batch of readLog({ driver: 'json-file', path }, { ...READ, follow: true }, live, leave.signal)) {
         count += batch.frames.length;
       }
       return count;
@@ -154,7 +157,7 @@ describe('a json-file log', () => {
   it('is read up to a place', async () => {
     const writer = openWriter();
     write(writer, numbers(1, 10));
-    const stopAt = endOfLog(path);
+    const stopAt = endOfLog(path, formatOf({ driver: 'json-file' }));
     write(writer, numbers(11, 20));
     expect(await readText({ stopAt })).toBe(numbers(1, 10));
     writer.close(true);
