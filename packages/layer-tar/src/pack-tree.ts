@@ -15,7 +15,10 @@ export interface PackOptions {
   whiteouts: 'overlay' | 'literal';
   /** Directories below `root`, topmost first: packed is what an overlay of them shows. `whiteouts` is not asked then. */
   lower?: readonly string[];
-  /** Name of the root itself in the archive. Without it (or empty) only what is below is packed, under its own names. */
+  /**
+   * Name of the root itself in the archive; `/` makes every name start with a slash. Without it (or empty) only what is
+   * below is packed, under its own names.
+   */
   name?: string;
   /** Decides by the path below the root (latin1, no leading `/`): false leaves it and what is below out. */
   include?: (path: string) => boolean;
@@ -52,7 +55,7 @@ class TreePacker {
     const name = this.#options.name ?? '';
     if (name !== '') this.#member(this.#root, name, stats);
     if (!stats.isDirectory()) return;
-    this.#children([this.#root, ...(this.#options.lower ?? [])], name === '' ? '' : `${name}/`);
+    this.#children([this.#root, ...(this.#options.lower ?? [])], name === '' ? '' : directoryName(name));
   }
 
   /** The content of the directory, which is called `prefix` in the archive. */
@@ -97,7 +100,7 @@ class TreePacker {
     if (type === undefined) return;
     const overlay = this.#options.whiteouts === 'overlay' && this.#options.lower === undefined;
     const header: TarHeader = {
-      name: type === 'directory' ? `${name}/` : name,
+      name: type === 'directory' ? directoryName(name) : name,
       type,
       mode: Number(stats.mode) & 0o7777,
       uid: Number(stats.uid),
@@ -148,6 +151,8 @@ class TreePacker {
     }
   }
 }
+
+const directoryName = (name: string): string => (name === '/' ? name : `${name}/`);
 
 function attributesOf(full: string): [string, string][] {
   const path = fsPath(full);

@@ -367,6 +367,7 @@ const machineErrors: Record<string, string> = {
   ENOMEM: 'cannot allocate memory',
   EMFILE: 'too many open files',
   ENFILE: 'too many open files in system',
+  EBUSY: 'device or resource busy',
   EPERM: 'operation not permitted',
   EACCES: 'permission denied',
 };

@@ -4,8 +4,9 @@ import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import type { EngineError } from '@flotilla/errors';
 import { dataLoss, internal } from '@flotilla/errors';
+import type { TarCompression } from '@flotilla/layer-tar';
 
-export type LayerCompression = 'gzip' | 'zstd' | 'none';
+export type LayerCompression = TarCompression;
 
 /** Node's zlib as a program, where igzip is missing: half as fast. */
 const zlibProgram = (codec: 'createGunzip' | 'createGzip') =>

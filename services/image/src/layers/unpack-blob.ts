@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import type { FileHandle } from 'node:fs/promises';
 import { cancelled, isEngineError } from '@flotilla/errors';
 import { O_CLOEXEC, duplicateFd, hasCode, pipe2 } from '@flotilla/sys';
-import { compressionOf } from './blob-compression.js';
+import { compressionOf } from '@flotilla/layer-tar';
 import { largePipe } from './large-pipe.js';
 import { CodecProcess, decompressorCommand } from './codec-process.js';
 import type { LayerCompression } from './codec-process.js';

@@ -7,7 +7,7 @@ import type { Digest } from '@flotilla/oci';
 import { extract } from 'tar-stream';
 import type { Extract } from 'tar-stream';
 import type { LayerCompression, StagedLayer } from '../layers/index.js';
-import { compressionOf } from '../layers/blob-compression.js';
+import { compressionOf } from '@flotilla/layer-tar';
 import { EntryReader } from './entry-reader.js';
 
 /** A file of an archive, spooled to the disk. */

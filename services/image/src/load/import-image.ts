@@ -3,7 +3,7 @@ import { emptyRunConfig, hostPlatform, parseDigest, parseImageConfig, renderRunC
 import type { Platform, Reference } from '@flotilla/oci';
 import { imageImported, imageTagged } from '../images/image-events.js';
 import { blobsOf } from '../pull/pull-image.js';
-import { decompressed } from './decompress-stream.js';
+import { decompressed } from '@flotilla/layer-tar';
 import { applyChanges } from './dockerfile-changes.js';
 import type { LoadDeps } from './load-images.js';
 import { adoptCompressed, makeImageRecord } from './store-image.js';

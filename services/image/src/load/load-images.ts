@@ -8,7 +8,7 @@ import { blobsOf } from '../pull/pull-image.js';
 import type { ProgressLog } from '../pull/progress-log.js';
 import { readArchive } from './archive-contents.js';
 import type { ArchivedImage } from './archive-contents.js';
-import { decompressed } from './decompress-stream.js';
+import { decompressed } from '@flotilla/layer-tar';
 import { ImageArchive } from './image-archive.js';
 import type { ArchiveFile } from './image-archive.js';
 import { makeImageRecord, placesOf, storeLayer } from './store-image.js';

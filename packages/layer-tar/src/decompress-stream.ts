@@ -5,7 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import { dataLoss, internal } from '@flotilla/errors';
 import { hasCode } from '@flotilla/sys';
-import { compressionOf } from '../layers/blob-compression.js';
+import { compressionOf } from './compression.js';
 
 const magics: readonly { readonly bytes: readonly number[]; readonly command: readonly [string, ...string[]] }[] = [
   { bytes: [0xfd, 0x37, 0x7a, 0x58], command: ['xz', '-dc'] },
