@@ -15,7 +15,7 @@ export {
   umountAll,
 } from './mounts.js';
 export type { BindMountOptions, MountEntry, Propagation } from './mounts.js';
-export { chdir, chroot, fchdir, setns, umask, unshare } from './namespaces.js';
+export { chdir, chroot, fchdir, pivotRoot, setns, umask, unshare } from './namespaces.js';
 export { mountOverlay, tryOverlay } from './overlay.js';
 export type { OverlayMount } from './overlay.js';
 export { POLLIN, POLLOUT, duplicateFd, pipe2, poll, setPipeSize, spliceToPipe } from './pipes.js';

@@ -6,6 +6,7 @@ const unshareCall: Call<[number]> = bind('int unshare(int flags)');
 const setnsCall: Call<[number, number]> = bind('int setns(int fd, int type)');
 const chrootCall: Call<[Path]> = bind('int chroot(const char *path)');
 const chdirCall: Call<[Path]> = bind('int chdir(const char *path)');
+const pivotRootCall: Call<[Path, Path]> = bind('int pivot_root(const char *newRoot, const char *putOld)');
 const fchdirCall: Call<[number]> = bind('int fchdir(int fd)');
 const umaskCall: Call<[number]> = bind('uint32_t umask(uint32_t mask)');
 
@@ -25,6 +26,11 @@ export function setns(fd: number, flags = 0): void {
 /** Changes the root of the calling thread and of all that share its file system information. */
 export function chroot(path: KernelPath): void {
   checkResult(chrootCall(cPath(path)), `chroot ${showPath(path)}`);
+}
+
+/** pivot_root(2): makes the mount point `newRoot` the root of the mount namespace; the old one is mounted at `putOld` then. */
+export function pivotRoot(newRoot: KernelPath, putOld: KernelPath): void {
+  checkResult(pivotRootCall(cPath(newRoot), cPath(putOld)), `pivot root to ${showPath(newRoot)}`);
 }
 
 /** chdir(2): unlike `process.chdir`, allowed in a worker thread. */
