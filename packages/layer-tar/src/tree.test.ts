@@ -99,6 +99,7 @@ describe.runIf(isRoot)('a tree through an archive', () => {
     chownSync(sub, 0, 50);
     utimensat(join(sub, 'link'), { seconds: -7, nanoseconds: 0 });
     utimensat(sub, { seconds: 1000, nanoseconds: 0 });
+    utimensat(join(root, 'gone'), { seconds: 1000, nanoseconds: 0 });
 
     const archive = pack(root);
     const copy = freshDir();
@@ -125,6 +126,8 @@ describe.runIf(isRoot)('a tree through an archive', () => {
     expect(copiedSub).toMatchObject({ mtimeMs: 1000000, gid: 50 });
     expect(copiedSub.mode & 0o7777).toBe(0o2775);
     expect(getXattr(join(copy, 'sub'), 'trusted.overlay.opaque')?.toString()).toBe('y');
+    // A whiteout's time is of no account, and is not kept.
+    utimensat(join(copy, 'gone'), { seconds: 1000, nanoseconds: 0 });
     expect(pack(copy)).toEqual(archive);
     const names = execFileSync('tar', ['-tf', '-'], { input: archive }).toString();
     expect(names).toContain('.wh.gone\n');

@@ -15,7 +15,9 @@ import {
 } from '@flotilla/rpc';
 import { HybridClock, Store } from '@flotilla/store';
 import { readComponents } from './components.js';
+import { ArchiveThreads } from './archive/archive-threads.js';
 import { settingsOf } from './config.js';
+import { Archiver } from './containers/archiver.js';
 import { Containers } from './containers/containers.js';
 import { containerSpecBuilder } from './containers/container-spec.js';
 import { Recovery } from './containers/recovery.js';
@@ -26,6 +28,7 @@ import { execProbe } from './health/exec-probe.js';
 import { HealthMonitor } from './health/health-monitor.js';
 import { logMetrics } from './logs/log-metrics.js';
 import { RootfsWorkers } from './rootfs/rootfs-threads.js';
+import { archiveRpc } from './rpc/archive-rpc.js';
 import { execRpc } from './rpc/exec-rpc.js';
 import { grpcPeers } from './rpc/grpc-peers.js';
 import { imageContentRpc } from './rpc/image-content-rpc.js';
@@ -69,6 +72,7 @@ export async function startContainerService(
     const { engineId } = config;
     const publisher = use(startOutboxPublisher(db.outbox, config.nats, log, { engineId }));
     const rootfs = use(await RootfsWorkers.start());
+    const archiveThreads = use(new ArchiveThreads());
     const runtime = await ShimRuntime.open({ execRoot: config.execRoot, log, onFatal: failProcess });
     use({ [Symbol.asyncDispose]: () => runtime.close() });
     const link = (peer: string): Promise<[string, ConnectOptions]> => linkTo(config, peer, log, clock);
@@ -108,6 +112,7 @@ export async function startContainerService(
             ...execRpc(execs),
             ...observeRpc(containers),
             ...imageContentRpc(containers, clients.image),
+            ...archiveRpc(new Archiver(containers.context, archiveThreads)),
           }),
         ],
         ...{ log, engineId, clock, service: 'container', version: config.version },

@@ -4,7 +4,7 @@ import { timestampToRfc3339Nano } from '@flotilla/proto';
 import type { container } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
 import type { Route } from '../http/route-table.js';
-import { BULK_MS, changing, reading } from './gateway-context.js';
+import { BULK_MS, SLOW_MS, changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
 
 /** `docker cp` both ways. */
@@ -15,7 +15,10 @@ export function archiveRoutes({ peers }: GatewayContext): Route[] {
       method: 'HEAD',
       path,
       handler: async (call) => {
-        const { stat } = await peers.container.statPath({ name: call.param('id'), path: pathOf(call) }, reading(call));
+        const { stat } = await peers.container.statPath(
+          { name: call.param('id'), path: pathOf(call) },
+          reading(call, SLOW_MS),
+        );
         if (stat === undefined) throw internal('the path has no stat');
         call.res.writeHead(200, call.headers('X-Docker-Container-Path-Stat', statHeader(stat)));
         call.res.end();

@@ -13,6 +13,7 @@ import { shownLinks } from './links.js';
 import { parseContainerName } from './names.js';
 import { Networking } from './networking.js';
 import { Remover, type RemoveOptions } from './remover.js';
+import { RootfsUses } from './rootfs-uses.js';
 import { type StartCause, Starter, type StartResult } from './starter.js';
 import type { StartFailure } from './start-failure.js';
 import { isLive, transition } from './state.js';
@@ -27,7 +28,7 @@ import { Watchpoints } from './watchpoints.js';
 /** What `Containers` is made of; the rest of the context is its own. */
 export type ContainersDeps = Omit<
   ContainerContext,
-  'locks' | 'tasks' | 'watchpoints' | 'holderBarrier' | 'sandboxBarrier'
+  'locks' | 'tasks' | 'watchpoints' | 'rootfsUses' | 'holderBarrier' | 'sandboxBarrier'
 >;
 
 /** Which of the containers that do not run a prune means. */
@@ -58,6 +59,7 @@ export class Containers {
       locks: new KeyedLocks(),
       tasks: new Map<string, RuntimeTask>(),
       watchpoints: new Watchpoints(deps.store),
+      rootfsUses: new RootfsUses(),
       holderBarrier: new StartBarrier(),
       sandboxBarrier: new StartBarrier(),
     };

@@ -6,6 +6,7 @@ import type { Runtime, RuntimeTask } from '../runtime/runtime.js';
 import type { ContainerStore } from '../store/container-store.js';
 import type { Peers } from './peers.js';
 import type { ContainerSettings } from './settings.js';
+import type { RootfsUses } from './rootfs-uses.js';
 import type { BuildSpec } from './spec-input.js';
 import type { StartBarrier } from './start-barrier.js';
 import type { Watchpoints } from './watchpoints.js';
@@ -24,6 +25,8 @@ export interface ContainerContext {
   /** Tasks that this process watches. */
   readonly tasks: Map<string, RuntimeTask>;
   readonly watchpoints: Watchpoints;
+  /** Copies in and out: waited for, under the container's lock, before its root file system is mounted, unmounted or removed. */
+  readonly rootfsUses: RootfsUses;
   /** Passed by what makes layers and volume references. */
   readonly holderBarrier: StartBarrier;
   /** Passed by what makes sandboxes. */

@@ -22,6 +22,9 @@ export const containerOutOfMemory = (container: ShownContainer): EngineEvent => 
 export const containerAttached = (container: ShownContainer): EngineEvent => containerEvent('attach', container);
 export const containerDetached = (container: ShownContainer): EngineEvent => containerEvent('detach', container);
 export const containerExported = (container: ShownContainer): EngineEvent => containerEvent('export', container);
+export const containerArchived = (container: ShownContainer): EngineEvent => containerEvent('archive-path', container);
+export const containerExtracted = (container: ShownContainer): EngineEvent =>
+  containerEvent('extract-to-dir', container);
 export const containerDestroyed = (container: ShownContainer): EngineEvent => containerEvent('destroy', container);
 
 /** `ranForMs` is shown in whole seconds, as dockerd does. */

@@ -38,7 +38,8 @@ interface SandboxResult {
   etc: EtcFiles;
 }
 
-interface MountedVolume extends ResolvedMount {
+/** `fresh`: nothing has ever been put into the volume. */
+export interface MountedVolume extends ResolvedMount {
   fresh: boolean;
 }
 
@@ -159,7 +160,8 @@ function shareNamespace(context: ContainerContext, mode: string, namespace: 'pid
   return { kind: 'path', path: `/proc/${other.container.state.pid}/ns/${namespace}` };
 }
 
-async function resolveMounts(
+/** Where the sources of a container's mounts lie on the host; volumes are mounted for it, missing directories made. */
+export async function resolveMounts(
   context: ContainerContext,
   { container, internals }: ContainerRecord,
 ): Promise<MountedVolume[]> {

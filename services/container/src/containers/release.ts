@@ -32,6 +32,7 @@ export async function releaseRun(
   const bundle = bundleDir(context.settings, id);
   if (task === 'unknown') await attempt('task', () => context.runtime.cleanup(id, bundle));
   else if (task !== 'no task') await attempt('task', () => task.delete());
+  await endCopies(context, record);
   const unmounted = await attempt('rootfs', () => context.rootfs.close(rootfsDir(context.settings, id)));
   await Promise.all([
     sandbox,
@@ -39,6 +40,16 @@ export async function releaseRun(
     // Never below a root file system that is still mounted: its files are the container's own.
     unmounted ? attempt('bundle', () => rm(bundle, { recursive: true, force: true })) : undefined,
   ]);
+}
+
+/** A copy that is under way is finished first, as with dockerd; when somebody removes the container, it ends. */
+export async function endCopies(
+  { rootfsUses }: ContainerContext,
+  { container, internals }: Pick<ContainerRecord, 'container' | 'internals'>,
+): Promise<void> {
+  const isAutoRemoved = internals.removal?.requestId === '';
+  if (internals.removal === null || isAutoRemoved) await rootfsUses.settle(container.id);
+  else await rootfsUses.endAll(container.id, `container ${container.id} is being removed`);
 }
 
 /** Release the sandbox, if the container has one of its own. */

@@ -4,7 +4,7 @@ import { container } from '@flotilla/proto';
 import { type ContainerRecord, stateOf, toStatus } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
 import { containerDestroyed } from './events.js';
-import { hasBundle, hasVolumes, releaseRun } from './release.js';
+import { endCopies, hasBundle, hasVolumes, releaseRun } from './release.js';
 import { containerDir } from './settings.js';
 import { isLive, transition } from './state.js';
 import { endOfBackOff, type Stopper } from './stopper.js';
@@ -61,6 +61,8 @@ export class Remover {
     }
     this.#refuse(record, name, options.force);
     const removal = { volumes: options.volumes, requestId: options.requestId };
+    // Before the lock, which may be held by what waits for them.
+    await this.#context.rootfsUses.endAll(id, `container ${id} is being removed`);
     if (await this.#stopper.killForRemoval(id, removal)) {
       return this.#awaitRemoval(id);
     }
@@ -93,6 +95,7 @@ export class Remover {
     const { id } = record.container;
     const removing = await this.#recordRemoving(record);
     try {
+      await endCopies(this.#context, removing);
       await releaseIfMade(this.#context, removing);
       await Promise.all([
         this.#context.peers.images.releaseLayer(id),

@@ -78,6 +78,7 @@ export class Starter {
       return { outcome: container.StartOutcome.ALREADY_STARTED, revision: record.revision };
     }
     this.#hooks.cancelBackOff(id);
+    await this.#context.rootfsUses.settle(id);
     return this.#context.sandboxBarrier.pass(id, () => this.#attempt(record, cause));
   }
 

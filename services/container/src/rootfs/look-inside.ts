@@ -31,6 +31,15 @@ export function makeWorkingDir(path: string): void {
   }
 }
 
+/** The empty file by which programs know that they run in a container of Docker's. Whatever an image has there stays. */
+export function makeDockerEnv(): void {
+  try {
+    closeSync(openSync('/.dockerenv', constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o755));
+  } catch (error) {
+    if (!hasCode(error, 'EEXIST')) throw error;
+  }
+}
+
 // An image may have anything at these paths: a FIFO or a device would block or do worse when opened.
 function readRegularFile(path: string): string | undefined {
   let fd: number;

@@ -1,13 +1,10 @@
+import type { RootfsLayers } from './mount-rootfs.js';
 import type { ResolvedUser } from './user-spec.js';
 
 /** Mount a container's root file system and look into it. */
-export interface OpenRootfs {
+export interface OpenRootfs extends RootfsLayers {
   op: 'open';
   target: string;
-  /** Topmost first; none: `upper` is the whole root file system (storage driver vfs). */
-  lower: string[];
-  upper: string;
-  work: string;
   /** Path inside the image, absolute; made when it is missing. Empty: nothing to make. */
   workingDir: string;
   /** `user[:group]`. */

@@ -1,9 +1,10 @@
 import { mkdirSync, rmdirSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
-import { internal, isEngineError, messageOf } from '@flotilla/errors';
-import { bindMount, hasCode, mountOverlay, umountAll } from '@flotilla/sys';
+import { isEngineError } from '@flotilla/errors';
+import { hasCode, umountAll } from '@flotilla/sys';
 import { copyUp } from './copy-up.js';
-import { makeWorkingDir, resolveUserInside } from './look-inside.js';
+import { makeDockerEnv, makeWorkingDir, resolveUserInside } from './look-inside.js';
+import { mountRootfs } from './mount-rootfs.js';
 import type { JobMessage, JobReply, OpenRootfs, OpenedRootfs, RootfsJob } from './rootfs-jobs.js';
 import { ThreadRoot } from './thread-root.js';
 
@@ -40,28 +41,17 @@ function perform(job: RootfsJob): unknown {
 
 function open(job: OpenRootfs): OpenedRootfs {
   mkdirSync(job.target, { recursive: true, mode: 0o755 });
-  mountRootfs(job);
+  mountRootfs(job, job.target);
   try {
     return root.within(job.target, undefined, () => {
       const user = resolveUserInside(job.user, job.groups);
+      makeDockerEnv();
       if (job.workingDir !== '') makeWorkingDir(job.workingDir);
       return { user };
     });
   } catch (error) {
     close(job.target);
     throw error;
-  }
-}
-
-function mountRootfs({ lower, upper, work, target }: OpenRootfs): void {
-  if (lower.length === 0) {
-    bindMount(upper, target);
-    return;
-  }
-  try {
-    mountOverlay({ lower, upper, work, target });
-  } catch (error) {
-    throw internal(`the container was made with storage driver overlay2: ${messageOf(error)}`, { cause: error });
   }
 }
 

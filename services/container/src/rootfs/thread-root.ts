@@ -6,7 +6,7 @@ import { CLONE_FS, chdir, chroot, fchdir, umask, unshare } from '@flotilla/sys';
  *
  * While inside, only synchronous calls see the other root: libuv's pool threads keep the process's own.
  */
-export class ThreadRoot {
+export class ThreadRoot implements Disposable {
   readonly #hostRoot: number;
 
   constructor() {
@@ -28,5 +28,10 @@ export class ThreadRoot {
       fchdir(this.#hostRoot);
       chroot('.');
     }
+  }
+
+  /** It is back in its own root, and stays there. */
+  [Symbol.dispose](): void {
+    closeSync(this.#hostRoot);
   }
 }

@@ -1,0 +1,153 @@
+import type { BigIntStats } from 'node:fs';
+import { chmodSync, closeSync, constants, mkdirSync, openSync, realpathSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { unavailable } from '@flotilla/errors';
+import {
+  CLONE_FS,
+  CLONE_NEWNS,
+  MNT_DETACH,
+  MS_BIND,
+  MS_RDONLY,
+  MS_REC,
+  MS_REMOUNT,
+  MS_SLAVE,
+  bindMount,
+  chdir,
+  chroot,
+  fchdir,
+  hasCode,
+  mount,
+  pivotRoot,
+  readMounts,
+  setns,
+  umask,
+  umount,
+  umountAll,
+  unshare,
+} from '@flotilla/sys';
+import { copyUp } from '../rootfs/copy-up.js';
+import { makeDockerEnv } from '../rootfs/look-inside.js';
+import { mountRootfs } from '../rootfs/mount-rootfs.js';
+import { ThreadRoot } from '../rootfs/thread-root.js';
+import type { ContainerView, RunningView, StoppedView, ViewMount } from './archive-jobs.js';
+
+/** What the kernel and the runtime mount in every container; dockerd's `cp` sees none of it. */
+const kernelDirectories = ['/proc', '/sys', '/dev'];
+/** Wherever they are: their links lead out of every root (proc), their files are none that could be copied. */
+const kernelFileSystems = ['proc', 'sysfs', 'cgroup', 'cgroup2', 'devpts', 'mqueue'];
+
+/**
+ * A thread that can look at a container as if that were the machine: in a mount namespace of its own, whose root is the
+ * container's and where nothing else exists. What it mounts ends with the thread, or with the process, however that ends.
+ *
+ * While inside, only synchronous calls see the container: libuv's pool threads stay outside.
+ */
+export class ViewThread {
+  readonly #hostNamespace: number;
+  readonly #hostRoot: number;
+
+  constructor() {
+    unshare(CLONE_FS);
+    umask(0);
+    this.#hostNamespace = openSync('/proc/thread-self/ns/mnt', constants.O_RDONLY);
+    this.#hostRoot = openSync('/', constants.O_RDONLY | constants.O_DIRECTORY);
+  }
+
+  /** @throws EngineError `unavailable` when a container that ran has ended. */
+  within<T>(view: ContainerView, fn: () => T): T {
+    try {
+      if (view.kind === 'running') enterRunning(view);
+      else enterStopped(view);
+      return fn();
+    } finally {
+      setns(this.#hostNamespace, CLONE_NEWNS);
+      fchdir(this.#hostRoot);
+      chroot('.');
+    }
+  }
+}
+
+const hasEnded = (cause?: unknown): Error => unavailable('the container has just ended', { cause });
+
+function enterRunning({ pid, rootfs, destinations }: RunningView): void {
+  let namespace: number;
+  let hidden: string[];
+  let expected: BigIntStats;
+  try {
+    namespace = openSync(`/proc/${pid}/ns/mnt`, constants.O_RDONLY);
+    hidden = hiddenMounts(pid, destinations);
+    expected = statSync(rootfs, { bigint: true });
+  } catch (error) {
+    throw hasCode(error, 'ENOENT', 'ESRCH', 'EINVAL') ? hasEnded(error) : error;
+  }
+  try {
+    setns(namespace, CLONE_NEWNS);
+  } finally {
+    closeSync(namespace);
+  }
+  // A copy of the container's: what is taken off here stays where it is there.
+  unshare(CLONE_NEWNS);
+  mount(null, '/', null, MS_SLAVE | MS_REC);
+  // The process may have ended and its number may be another's by now.
+  const root = statSync('/', { bigint: true });
+  if (root.dev !== expected.dev || root.ino !== expected.ino) throw hasEnded();
+  for (const target of hidden) umountAll(target);
+}
+
+function hiddenMounts(pid: number, destinations: readonly string[]): string[] {
+  const isAskedFor = (path: string): boolean =>
+    destinations.some((destination) => path === destination || path.startsWith(`${destination}/`));
+  return readMounts(pid)
+    .filter(({ target, fstype }) => {
+      if (kernelFileSystems.includes(fstype)) return true;
+      return kernelDirectories.some((path) => target === path || target.startsWith(`${path}/`)) && !isAskedFor(target);
+    })
+    .map(({ target }) => target);
+}
+
+function enterStopped({ layers, target, readOnly, mounts }: StoppedView): void {
+  unshare(CLONE_NEWNS);
+  mount(null, '/', null, MS_SLAVE | MS_REC);
+  mountRootfs(layers, target);
+  {
+    using root = new ThreadRoot();
+    root.within(target, undefined, makeDockerEnv);
+    for (const { source, destination, copyUp: isFresh } of mounts) {
+      if (isFresh) copyUp(root, target, destination, source);
+    }
+    for (const shown of mounts) placeMount(root, target, shown);
+  }
+  if (readOnly) mount(null, target, null, MS_BIND | MS_REMOUNT | MS_RDONLY);
+  chdir(target);
+  try {
+    pivotRoot('.', '.');
+    umount('.', MNT_DETACH);
+  } catch (error) {
+    // A machine that runs from its initial ramdisk cannot leave that.
+    if (!hasCode(error, 'EINVAL')) throw error;
+    chroot('.');
+  }
+  chdir('/');
+}
+
+function placeMount(root: ThreadRoot, target: string, { source, destination, readOnly, recursive }: ViewMount): void {
+  const isDirectory = statSync(source).isDirectory();
+  const real = root.within(target, undefined, () => makeMountPoint(destination, isDirectory));
+  bindMount(source, target + real, { readOnly, recursive });
+}
+
+/** Make what is missing, as dockerd does; gives the path without links. */
+function makeMountPoint(destination: string, isDirectory: boolean): string {
+  if (isDirectory) mkdirSync(destination, { recursive: true, mode: 0o755 });
+  else {
+    mkdirSync(dirname(destination), { recursive: true, mode: 0o755 });
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+    try {
+      closeSync(openSync(destination, flags, 0o755));
+      chmodSync(destination, 0o755);
+    } catch (error) {
+      if (!hasCode(error, 'EEXIST')) throw error;
+    }
+  }
+  return realpathSync.native(destination);
+}
