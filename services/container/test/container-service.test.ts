@@ -409,7 +409,7 @@ describe.skipIf(!canRun)('container service (needs root, shim, runc, busybox)', 
   it('tells what is missing and what is ambiguous', async () => {
     await expect(inspect('nothing')).rejects.toThrow('No such container: nothing');
     await expect(client.listProcesses({ name: 'x', psArgs: '' }, deadline)).rejects.toMatchObject({ kind: 'notFound' });
-    await expect(client.statPath({ name: 'x', path: '/' }, deadline)).rejects.toMatchObject({ kind: 'unimplemented' });
+    await expect(client.statPath({ name: 'x', path: '/' }, deadline)).rejects.toMatchObject({ kind: 'notFound' });
     const { id } = await client.createContainer(
       createRequest(['true'], { hostConfig: { logConfig: { type: 'none', config: {} } } }),
       deadline,
