@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { takeFootprint } from './footprint.js';
 import { startTestEngine, type TestEngine } from './test-engine.js';
@@ -28,7 +28,10 @@ describe('an engine with storage driver vfs', () => {
     expect(await t.ok('exec', 'copied', 'cat', '/written')).toBe('first');
     expect(await t.ok('diff', 'copied')).toBe('C /etc\nD /etc/group\nA /written');
     expect(await t.ok('ps', '-as', '--format', '{{.Size}}')).toMatch(/^6B \(virtual /);
+    await t.ok('cp', 'copied:/written', `${t.directory}/running`);
     await t.ok('stop', '-t', '0', 'copied');
+    await t.ok('cp', 'copied:/written', `${t.directory}/stopped`);
+    for (const name of ['running', 'stopped']) expect(readFileSync(`${t.directory}/${name}`, 'utf8')).toBe('first\n');
     await t.ok('export', '-o', `${t.directory}/v.tar`, 'copied');
     const names = execFileSync('tar', ['-tf', `${t.directory}/v.tar`], { encoding: 'utf8' }).split('\n');
     expect(names).toEqual(expect.arrayContaining(['written', 'etc/passwd']));
