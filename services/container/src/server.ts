@@ -21,6 +21,7 @@ import { Archiver } from './containers/archiver.js';
 import { Containers } from './containers/containers.js';
 import { containerSpecBuilder } from './containers/container-spec.js';
 import { Recovery } from './containers/recovery.js';
+import { archiveRoot } from './containers/settings.js';
 import type { BuildSpec } from './containers/spec-input.js';
 import { ExecStore } from './execs/exec-store.js';
 import { Execs } from './execs/execs.js';
@@ -66,6 +67,7 @@ export async function startContainerService(
     const settings = settingsOf(config);
     await mkdir(settings.bundlesDir, { recursive: true, mode: 0o711 });
     await mkdir(join(settings.dataDir, 'containers'), { recursive: true, mode: 0o710 });
+    await mkdir(archiveRoot(settings), { recursive: true, mode: 0o700 });
     const dbOptions = { service: 'container', schemaVersion, clock };
     const db = use(await Store.open(join(config.dataDir, 'db'), dbOptions));
     const store = await ContainerStore.load(db);

@@ -1,5 +1,4 @@
 import { access, mkdir, rmdir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { cancelled, conflict, isEngineError, messageOf, notFound } from '@flotilla/errors';
 import type { EngineEvent } from '@flotilla/store';
 import type { ContainerView, PathInfo, StoppedView, ViewMount, WriteRules } from '../archive/archive-jobs.js';
@@ -11,7 +10,7 @@ import { containerArchived, containerExtracted } from './events.js';
 import { resolveMounts } from './prepare-run.js';
 import { hasVolumes } from './release.js';
 import type { RootfsUse } from './rootfs-uses.js';
-import { bundleDir, containerDir, rootfsDir } from './settings.js';
+import { archiveRoot, bundleDir, containerDir, rootfsDir } from './settings.js';
 import { isLive } from './state.js';
 
 /** How long the end of a task takes to be written down, and how often a copy meets one. */
@@ -169,8 +168,6 @@ export class Archiver {
     const { container: shown } = record;
     // The directory is the mark by which a crash is recognised: volumes that are mounted for a container without a task are let go.
     if (hasVolumes(record)) await mkdir(bundleDir(settings, shown.id), { recursive: true, mode: 0o711 });
-    const target = join(settings.dataDir, 'archive-root');
-    await mkdir(target, { recursive: true, mode: 0o700 });
     const mounts = await resolveMounts(this.#context, record);
     const asked = mounts.flatMap(({ planned, source, fresh }): ViewMount[] => {
       if (planned.type === 'tmpfs') return [];
@@ -181,7 +178,7 @@ export class Archiver {
     return {
       kind: 'stopped',
       layers: { lower: shown.lowerDirs, upper: shown.upperDir, work: shown.workDir },
-      target,
+      target: archiveRoot(settings),
       readOnly: shown.hostConfig.readonlyRootfs,
       mounts: [...(await this.#etcMounts(record, asked)), ...asked].sort(
         (left, right) => depth(left.destination) - depth(right.destination),

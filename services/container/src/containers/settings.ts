@@ -39,6 +39,11 @@ export function containerDir(settings: ContainerSettings, id: string): string {
   return join(settings.dataDir, 'containers', id);
 }
 
+/** An empty directory: copies mount root file systems on it, each in a mount namespace of its own. */
+export function archiveRoot(settings: ContainerSettings): string {
+  return join(settings.dataDir, 'archive-root');
+}
+
 export function bundleDir(settings: ContainerSettings, id: string): string {
   return join(settings.bundlesDir, id);
 }
