@@ -1,12 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import {
   createNetworkNamespace,
+  makePodman,
   startDockerd,
   startEngine,
   startRegistry,
   type FixtureImage,
   type NetworkNamespace,
+  type PodmanPeer,
 } from '@flotilla/testkit';
 import { EngineApi } from './engine-api.js';
 import type { BenchEngine } from './measurement.js';
@@ -72,8 +74,9 @@ function benchEngine(
   directory: string,
   processes: () => number[],
   restart: () => Promise<number>,
+  environment: NodeJS.ProcessEnv = {},
 ): BenchEngine {
-  const env = { ...process.env, DOCKER_HOST: `unix://${socket}` };
+  const env = { ...process.env, DOCKER_HOST: `unix://${socket}`, ...environment };
   return {
     name,
     api: new EngineApi(socket),
@@ -104,6 +107,21 @@ function benchEngine(
     restart,
     shimPssKib: () => shims(directory).reduce((sum, pid) => sum + pssKib(pid), 0),
   };
+}
+
+/** A program `docker` that is podman, with what dockerd takes for granted of registries on loopback. @returns its directory. */
+function podmanAsDocker(podman: PodmanPeer, bin: string): string {
+  const { file, argv } = podman.command([]);
+  const program = [file, ...argv].map((word) => `'${word}'`).join(' ');
+  mkdirSync(bin, { recursive: true });
+  const lines = [
+    '#!/bin/sh',
+    'command=$1; shift',
+    'case $command in pull|push) set -- --tls-verify=false "$@";; esac',
+    `exec ${program} "$command" "$@"`,
+  ];
+  writeFileSync(`${bin}/docker`, `${lines.join('\n')}\n`, { mode: 0o755 });
+  return bin;
 }
 
 /** Start one engine with its own namespace, registry and data root below `directory`. */
@@ -154,6 +172,29 @@ export async function startBenchEngine(
       version,
       async [Symbol.asyncDispose]() {
         await peer[Symbol.asyncDispose]();
+        await disposeRegistries();
+      },
+    };
+  }
+  if (name === 'podman') {
+    const podman = makePodman({ directory, namespace, storageDriver: 'overlay' });
+    const bin = podmanAsDocker(podman, `${top}/bin`);
+    const environment = { ...podman.environment, PATH: `${bin}:${process.env['PATH'] ?? ''}` };
+    return {
+      bench: benchEngine(
+        name,
+        `${directory}/none`,
+        namespace,
+        top,
+        () => [],
+        () => Promise.resolve(0),
+        environment,
+      ),
+      startMs: 0,
+      version: await podman.ok('version', '--format', 'podman {{.Client.Version}}'),
+      async [Symbol.asyncDispose]() {
+        await podman.run(['rm', '-fa']);
+        await podman[Symbol.asyncDispose]();
         await disposeRegistries();
       },
     };

@@ -10,7 +10,7 @@ import { memoryMeasurements } from './measurements/memory.js';
 import { queryMeasurements, removeQueryContainers } from './measurements/queries.js';
 import { restartMeasurements } from './measurements/restarts.js';
 import { removeLogContainers, streamMeasurements } from './measurements/streams.js';
-import type { Measurement } from './measurement.js';
+import type { BenchEngine, Measurement } from './measurement.js';
 import { currentCommit, renderReport, type Row } from './report.js';
 
 // Usage: npm run bench [-- PART ...] [-- --only WORD] [-- --out FILE]
@@ -52,20 +52,25 @@ if (chosen.includes('images')) {
   );
 }
 const rows: Row[] = [];
-const record = (measurement: Row['measurement'], flotilla: number[], dockerd: number[]): void => {
-  rows.push({ measurement, flotilla, dockerd });
+const record = (measurement: Row['measurement'], flotilla: number[], dockerd: number[], podman?: number[]): void => {
+  rows.push({ measurement, flotilla, dockerd, ...(podman === undefined ? {} : { podman }) });
+  const listed = (values: readonly number[]): string => values.map((value) => value.toFixed(1)).join(' ');
+  const beside = podman === undefined ? '' : ` | podman ${listed(podman)}`;
   console.log(
-    `${measurement.title}: flotilla ${flotilla.map((v) => v.toFixed(1)).join(' ')} | dockerd ${dockerd.map((v) => v.toFixed(1)).join(' ')} ${measurement.unit}`,
+    `${measurement.title}: flotilla ${listed(flotilla)} | dockerd ${listed(dockerd)}${beside} ${measurement.unit}`,
   );
 };
 
 /** Whether an engine refused what it does not do: a 501, or the CLI's words for it. */
 const isNotBuilt = (err: unknown): boolean => /\b501\b|not (?:built|supported|implemented)/i.test(String(err));
 
-async function runMeasurement(measurement: Measurement, engines: readonly StartedEngine[]): Promise<void> {
+async function runMeasurement(measurement: Measurement, all: readonly StartedEngine[]): Promise<void> {
+  const isAsked = ({ bench }: StartedEngine): boolean => bench.name !== 'podman' || measurement.withPodman === true;
+  const engines = all.filter(isAsked);
   const results = new Map<string, number[]>([
     ['flotilla', []],
     ['dockerd', []],
+    ['podman', []],
   ]);
   const failed = new Set<string>();
   const attempt = async (name: string, action: () => Promise<void>): Promise<void> => {
@@ -94,11 +99,12 @@ async function runMeasurement(measurement: Measurement, engines: readonly Starte
       });
     }
   }
-  record(measurement, results.get('flotilla') ?? [], results.get('dockerd') ?? []);
+  const podman = engines.some(({ bench }) => bench.name === 'podman') ? results.get('podman') : undefined;
+  record(measurement, results.get('flotilla') ?? [], results.get('dockerd') ?? [], podman);
 }
 
 try {
-  const start = (name: 'flotilla' | 'dockerd', suffix = '') =>
+  const start = (name: BenchEngine['name'], suffix = '') =>
     startBenchEngine(name, {
       directory: `${work}/${name}${suffix}`,
       cacheDirectory,
@@ -126,15 +132,18 @@ try {
 
   await using flotilla = await start('flotilla');
   await using dockerd = await start('dockerd');
+  const wanted = (measurement: Measurement) => only === undefined || measurement.title.includes(only);
+  const isBeside = chosen.some((part) => parts[part].some((it: Measurement) => it.withPodman === true && wanted(it)));
+  await using podman = isBeside ? await start('podman') : undefined;
   const engines = [flotilla, dockerd];
   for (const { bench } of engines) {
     bench.cli(['pull', '-q', `${bench.registry}/busybox:latest`]);
     bench.cli(['tag', `${bench.registry}/busybox:latest`, 'busybox:latest']);
   }
-  const wanted = (measurement: Measurement) => only === undefined || measurement.title.includes(only);
   for (const part of chosen) {
     const list: readonly Measurement[] = parts[part];
-    for (const measurement of list.filter(wanted)) await runMeasurement(measurement, engines);
+    for (const measurement of list.filter(wanted))
+      await runMeasurement(measurement, podman === undefined ? engines : [...engines, podman]);
     for (const { bench } of engines) {
       await removeIdleContainers(bench);
       await removeLogContainers(bench);
@@ -144,6 +153,7 @@ try {
   }
   const report = renderReport(rows, {
     peerVersion: dockerd.version,
+    podmanVersion: podman?.version,
     storage: 'tmpfs',
     commit: currentCommit(root),
     loadBefore,

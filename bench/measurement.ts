@@ -1,8 +1,8 @@
 import type { EngineApi } from './engine-api.js';
 
-/** One of the two engines while it runs, as a measurement sees it. */
+/** One of the engines while it runs, as a measurement sees it. podman has no API here: only its commands. */
 export interface BenchEngine {
-  readonly name: 'flotilla' | 'dockerd';
+  readonly name: 'flotilla' | 'dockerd' | 'podman';
   readonly api: EngineApi;
   /** Reference prefix of the registry in the engine's namespace. */
   readonly registry: string;
@@ -14,9 +14,9 @@ export interface BenchEngine {
   forgetDownloads(): void;
   /** Requests for blobs that the registry has answered with content. */
   blobDownloads(): number;
-  /** Run the docker CLI against this engine; stdout discarded. */
+  /** Run the docker CLI against this engine, or podman in its place; stdout discarded. */
   cli(args: readonly string[], input?: Buffer): void;
-  /** Shell line run in the engine's namespace with DOCKER_HOST set. */
+  /** Shell line run in the engine's namespace, where `docker` means this engine. */
   shell(line: string): void;
   /** Stop the engine and start it again. @returns milliseconds from the start to the first 200 of `/containers/json` */
   restart(): Promise<number>;
@@ -33,6 +33,8 @@ export interface Measurement {
   readonly rounds: number;
   /** Aim of the ratio flotilla / dockerd. */
   readonly aim?: { kind: 'at most' | 'at least'; ratio: number };
+  /** podman does the same with the same command: its figure stands beside the others'. */
+  readonly withPodman?: boolean;
   prepare?(engine: BenchEngine): Promise<void> | void;
   /** @returns undefined where the engine does not do this. */
   measure(engine: BenchEngine): Promise<number | undefined> | number | undefined;

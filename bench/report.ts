@@ -7,6 +7,8 @@ export interface Row {
   readonly measurement: Pick<Measurement, 'title' | 'unit' | 'aim'>;
   readonly flotilla: readonly number[];
   readonly dockerd: readonly number[];
+  /** Where podman does the same. */
+  readonly podman?: readonly number[];
 }
 
 const digits = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toFixed(1));
@@ -14,8 +16,15 @@ const digits = (value: number): string => (value >= 100 ? value.toFixed(0) : val
 /** The table of bench/RESULTS.md. */
 export function renderReport(
   rows: readonly Row[],
-  facts: { peerVersion: string; storage: string; commit: string; loadBefore: number },
+  facts: {
+    peerVersion: string;
+    podmanVersion: string | undefined;
+    storage: string;
+    commit: string;
+    loadBefore: number;
+  },
 ): string {
+  const isBeside = facts.podmanVersion !== undefined;
   const lines = [
     '# Flotilla beside dockerd',
     '',
@@ -23,12 +32,12 @@ export function renderReport(
     '',
     `Machine: ${cpus().length} x ${cpus()[0]?.model ?? 'unknown CPU'}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB, Linux ${release()}, Node ${process.version}. ` +
       `Load average before ${facts.loadBefore.toFixed(1)}, after ${(loadavg()[0] ?? 0).toFixed(1)} (the bench itself included).`,
-    `Peer: ${facts.peerVersion}, overlay2, started by the bench. Both engines in network namespaces of their own, data roots on ${facts.storage}. Rounds alternate A B A B; figures are medians, [min-max].`,
+    `Peer: ${facts.peerVersion}, overlay2, started by the bench${facts.podmanVersion === undefined ? '' : `; beside them ${facts.podmanVersion} with overlay, where it does the same`}. Engines in network namespaces of their own, data roots on ${facts.storage}. Rounds alternate A B A B; figures are medians, [min-max].`,
     '',
-    '| measurement | unit | Flotilla | dockerd | ratio | aim | reached |',
-    '|---|---|---|---|---|---|---|',
+    `| measurement | unit | Flotilla | dockerd | ratio | aim | reached |${isBeside ? ' podman |' : ''}`,
+    `|---|---|---|---|---|---|---|${isBeside ? '---|' : ''}`,
   ];
-  for (const { measurement, flotilla, dockerd } of rows) {
+  for (const { measurement, flotilla, dockerd, podman } of rows) {
     const [a, b] = [median(flotilla), median(dockerd)];
     const ratio = a / b;
     const { aim } = measurement;
@@ -39,7 +48,7 @@ export function renderReport(
         ? 'none: failed, or not built'
         : `${digits(median(values))} [${digits(Math.min(...values))}-${digits(Math.max(...values))}]`;
     lines.push(
-      `| ${measurement.title} | ${measurement.unit} | ${cell(flotilla)} | ${cell(dockerd)} | ${ratio.toFixed(2)}x | ${aim ? `${aim.kind} ${aim.ratio}x` : ''} | ${reached} |`,
+      `| ${measurement.title} | ${measurement.unit} | ${cell(flotilla)} | ${cell(dockerd)} | ${ratio.toFixed(2)}x | ${aim ? `${aim.kind} ${aim.ratio}x` : ''} | ${reached} |${isBeside ? ` ${podman === undefined ? '' : cell(podman)} |` : ''}`,
     );
   }
   return `${lines.join('\n')}\n`;

@@ -67,6 +67,7 @@ const pulls = (title: string, reference: string, ratio: number, rounds: number):
   unit: 'ms',
   rounds,
   aim: { kind: 'at most', ratio },
+  withPodman: true,
   measure: (engine) => elapsedMs(() => engine.cli(['pull', '-q', `${engine.registry}/${reference}`])),
   cleanUp(engine) {
     engine.cli(['rmi', `${engine.registry}/${reference}`]);
@@ -79,6 +80,7 @@ const pushes = (title: string, reference: string, rounds: number): Measurement =
   unit: 'ms',
   rounds,
   aim: { kind: 'at most', ratio: 0.4 },
+  withPodman: true,
   prepare: once(`push ${reference}`, (engine) => {
     engine.cli(['pull', '-q', `${engine.registry}/${reference}`]);
     engine.cli(['tag', `${engine.registry}/${reference}`, `${engine.uploads.prefix}/${reference}`]);
@@ -129,6 +131,7 @@ export const imageMeasurements: readonly Measurement[] = [
     unit: 'ms',
     rounds: 3,
     aim: { kind: 'at most', ratio: 0.25 },
+    withPodman: true,
     prepare: haveImage,
     measure: async (engine) => {
       const target = join(engine.scratch, 'saved.tar');
@@ -143,6 +146,7 @@ export const imageMeasurements: readonly Measurement[] = [
     unit: 'ms',
     rounds: 3,
     aim: { kind: 'at most', ratio: 0.5 },
+    withPodman: true,
     prepare: async (engine) => {
       await haveArchive(engine);
       // Nothing of it may be there already.
@@ -155,6 +159,7 @@ export const imageMeasurements: readonly Measurement[] = [
     title: 'commit of a container that changed 200 MB',
     unit: 'ms',
     rounds: 3,
+    withPodman: true,
     prepare: haveChanges,
     measure: (engine) => elapsedMs(() => engine.shell(`docker commit ${CHANGED} bench:commit`)),
     cleanUp: (engine) => engine.cli(['rmi', 'bench:commit']),

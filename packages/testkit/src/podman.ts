@@ -8,8 +8,10 @@ import type { NetworkNamespace } from './network-namespace.js';
 export interface PodmanPeer extends AsyncDisposable {
   /** Directory for temporary files; storage lies beside it. */
   readonly directory: string;
-  /** Command line that runs podman in the namespace, for a shell or a spawn, and what it needs in its environment. */
-  command(args: readonly string[]): { file: string; argv: string[]; env: NodeJS.ProcessEnv };
+  /** What podman needs in its environment, beside the caller's. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Command line that runs podman in the namespace, for a shell or a spawn. */
+  command(args: readonly string[]): { file: string; argv: string[] };
   /** Run to the end. @returns exit code and what it printed, without the last newline. */
   run(args: readonly string[], input?: string): Promise<{ code: number | null; stdout: string; stderr: string }>;
   /** As {@link run}, but a non-zero exit throws with stderr. @returns stdout. */
@@ -34,21 +36,20 @@ export function makePodman(options: {
   const global = ['--root', join(directory, 'root'), '--runroot', join(directory, 'run')];
   global.push('--tmpdir', join(directory, 'libpod'), '--storage-driver', options.storageDriver);
   global.push('--cgroup-manager', 'cgroupfs', '--events-backend', 'none');
+  const environment = {
+    // By default in /var/tmp and the user's home.
+    TMPDIR: join(directory, 'tmp'),
+    REGISTRY_AUTH_FILE: authFile,
+    CONTAINERS_STORAGE_CONF: storageConf,
+  };
   const command: PodmanPeer['command'] = (args) => {
     const [file, argv] = namespace.command('podman', [...global, ...args]);
-    const env = {
-      ...process.env,
-      // By default in /var/tmp and the user's home.
-      TMPDIR: join(directory, 'tmp'),
-      REGISTRY_AUTH_FILE: authFile,
-      CONTAINERS_STORAGE_CONF: storageConf,
-    };
-    return { file, argv, env };
+    return { file, argv };
   };
   const run: PodmanPeer['run'] = (args, input) =>
     new Promise((resolve, reject) => {
-      const { file, argv, env } = command(args);
-      const child = spawn(file, argv, { env, stdio: ['pipe', 'pipe', 'pipe'] });
+      const { file, argv } = command(args);
+      const child = spawn(file, argv, { env: { ...process.env, ...environment }, stdio: ['pipe', 'pipe', 'pipe'] });
       const [stdout, stderr]: [Buffer[], Buffer[]] = [[], []];
       child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
       child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
@@ -62,6 +63,7 @@ export function makePodman(options: {
     });
   return {
     directory,
+    environment,
     command,
     run,
     async ok(...args) {
