@@ -11,6 +11,8 @@ export interface LogReceiver extends AsyncDisposable {
   /** Everything so far, of all connections. */
   text(): string;
   bytes(): Buffer;
+  /** How many bytes there are. */
+  size(): number;
   /** One for each datagram, or for each piece of a stream. */
   readonly pieces: readonly Buffer[];
 }
@@ -73,9 +75,10 @@ export async function receiveDatagrams(): Promise<LogReceiver> {
   };
 }
 
-function kept(pieces: Buffer[]): Pick<LogReceiver, 'text' | 'bytes' | 'pieces'> {
+function kept(pieces: Buffer[]): Pick<LogReceiver, 'text' | 'bytes' | 'size' | 'pieces'> {
   const bytes = () => Buffer.concat(pieces);
-  return { pieces, bytes, text: () => bytes().toString() };
+  const size = () => pieces.reduce((sum, { length }) => sum + length, 0);
+  return { pieces, bytes, size, text: () => bytes().toString() };
 }
 
 const socketCall = bind('int socket(int family, int type, int protocol)');
@@ -106,6 +109,7 @@ export function receiveUnixDatagrams(path: string): LogReceiver {
     },
     bytes: () => Buffer.concat(take()),
     text: () => Buffer.concat(take()).toString(),
+    size: () => Buffer.concat(take()).length,
     [Symbol.asyncDispose]() {
       closeSync(fd);
       rmSync(path, { force: true });
