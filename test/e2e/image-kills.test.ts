@@ -1,5 +1,6 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+import { readdirSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { dockerArchive, examineImageStore, gzipLayer, makeImage, plainTar, waitFor } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { startTestEngine, type CommandResult, type TestEngine } from './test-engine.js';
@@ -80,6 +81,10 @@ describe('kill -9 at a random instant of an operation on images', () => {
         run: () => t.docker(['save', '-o', `${t.directory}/saved.tar`, 'loaded:1']),
         check: () => t.ok('load', '-qi', `${t.directory}/saved.tar`),
       },
+      export: {
+        run: () => t.docker(['export', '-o', `${t.directory}/exported.tar`, 'changed']),
+        check: () => t.ok('import', `${t.directory}/exported.tar`, 'exported:1'),
+      },
       prune: {
         prepare: () => t.ok('load', '-qi', `${t.directory}/layered.tar`),
         run: () => t.docker(['image', 'prune', '-af']),
@@ -101,6 +106,20 @@ describe('kill -9 at a random instant of an operation on images', () => {
       timeoutMs: 30_000,
     });
 
+  const exchangeDir = (): string => join(t.engine.dataRoot, 'exchange');
+
+  it.each(['load', 'import', 'save', 'export'])('%s does without the exchange directory', async (name) => {
+    const operation = operations[name];
+    await operation?.prepare?.();
+    renameSync(exchangeDir(), `${exchangeDir()}-gone`);
+    try {
+      expect(await operation?.run()).toMatchObject({ code: 0 });
+    } finally {
+      renameSync(`${exchangeDir()}-gone`, exchangeDir());
+    }
+    await operation?.check();
+  });
+
   it.each([
     ['pull', ['image', 'registry-proxy', 'api-gateway']],
     ['load', ['image', 'api-gateway']],
@@ -108,6 +127,7 @@ describe('kill -9 at a random instant of an operation on images', () => {
     ['commit', ['image', 'container', 'api-gateway']],
     ['push', ['image', 'registry-proxy']],
     ['save', ['image', 'api-gateway']],
+    ['export', ['image', 'container', 'api-gateway']],
     ['prune', ['image', 'api-gateway']],
   ])('%s: the store is whole and the same command succeeds after the death of %j', async (name, victims) => {
     const operation = operations[name];
@@ -131,6 +151,8 @@ describe('kill -9 at a random instant of an operation on images', () => {
       expect(await operation.run(), `${name} after ${victim} was killed`).toMatchObject({ code: 0 });
       await operation.check();
       expect(await examineImageStore(t.engine), `${name}, ${victim} killed`).toEqual({ exitCode: 0, findings: [] });
+      const fifos = readdirSync(exchangeDir()).filter((entry) => entry.startsWith('fifo-'));
+      expect(fifos, `${name}, ${victim} killed`).toEqual([]);
     }
   });
 });

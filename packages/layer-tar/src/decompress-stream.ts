@@ -12,6 +12,11 @@ const magics: readonly { readonly bytes: readonly number[]; readonly command: re
   { bytes: [0x42, 0x5a, 0x68], command: ['bzip2', '-dc'] },
 ];
 
+/** Whether {@link decompressed} changes the bytes that begin so; four bytes are enough. */
+export function isCompressed(head: Uint8Array): boolean {
+  return compressionOf(head) !== 'none' || magics.some(({ bytes }) => bytes.every((byte, at) => head[at] === byte));
+}
+
 /**
  * The plain bytes of a stream that may be compressed (gzip, zstd, xz, bzip2), whatever it was called.
  *

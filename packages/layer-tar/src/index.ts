@@ -3,7 +3,7 @@ export { compareTrees, packChanges } from './compare-trees.js';
 export { compressionOf } from './compression.js';
 export type { TarCompression } from './compression.js';
 export { copyMergedTree } from './copy-tree.js';
-export { decompressed } from './decompress-stream.js';
+export { decompressed, isCompressed } from './decompress-stream.js';
 export { listChanges } from './list-changes.js';
 export type { ChangeOptions, TreeChange } from './list-changes.js';
 export { isOpaque, mergedChild, namesIn, statOf } from './merged-directory.js';

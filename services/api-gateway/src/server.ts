@@ -1,12 +1,14 @@
 import { once } from 'node:events';
 import type { Server as HttpServer } from 'node:http';
 import type { Server, Socket } from 'node:net';
+import { join } from 'node:path';
 import { MAX_API_VERSION, formatApiVersion } from '@flotilla/docker-api';
 import type { GatewayConfig } from '@flotilla/config';
 import { invalidArgument } from '@flotilla/errors';
 import { EventReader } from '@flotilla/events';
 import { createLogger } from '@flotilla/log';
 import { HealthControl, serve } from '@flotilla/rpc';
+import { sweepExchangeFifos } from '@flotilla/sys';
 import { createFastLane } from './http/fast-lane.js';
 import { createApiServer } from './http/http-server.js';
 import { listenOn } from './http/listeners.js';
@@ -88,7 +90,9 @@ export async function startApiGateway(
     cleanup.push(() => model[Symbol.asyncDispose]());
     model.start();
 
-    const context: GatewayContext = { config, peers, model, events, log };
+    const exchangeDir = join(config.dataRoot, 'exchange');
+    sweepExchangeFifos(exchangeDir);
+    const context: GatewayContext = { config, peers, model, events, log, exchangeDir };
     const baseHeaders = [
       'Api-Version',
       formatApiVersion(MAX_API_VERSION),

@@ -12,6 +12,7 @@ import { bidi, clientStream, serve, serverStream, serviceEntry, unary } from '@f
 import type { RunningServer, ServiceEntry } from '@flotilla/rpc';
 import { startApiGateway } from '../src/index.js';
 import type { RunningGateway } from '../src/index.js';
+import { FakeArchives } from './fake-archives.js';
 import { WatchedFake } from './watched-fake.js';
 
 const { ContainerStatus } = container;
@@ -81,9 +82,7 @@ export class FakeEngine implements AsyncDisposable {
   endlessLogs = false;
   endlessBytes = 0;
   endlessEnded = false;
-  /** An upload's messages after the first are not taken before this resolves. */
-  uploadHold: Promise<void> | undefined;
-  uploadFailed = false;
+  readonly archives = new FakeArchives(() => this.dir);
   dir = '';
   socket = '';
   gateway!: RunningGateway;
@@ -396,7 +395,8 @@ export class FakeEngine implements AsyncDisposable {
         Promise.resolve({ images: [...this.images.objects.values()], revision: this.images.revision }),
       ),
       pullImage: serverStream((request) => this.#pull(request)),
-      loadImages: bidi((requests, { signal }) => this.#load(requests, signal)),
+      loadImages: bidi((requests, { signal }) => this.archives.load(requests, signal)),
+      saveImages: serverStream((request, { signal }) => this.archives.save(request, signal)),
       listImageManifests: serverStream(async function* ({ imageIds }: image.ListImageManifestsRequest) {
         for (const imageId of imageIds) yield { imageId, manifests: manifests.get(imageId) ?? [] };
         await Promise.resolve();
@@ -445,20 +445,6 @@ export class FakeEngine implements AsyncDisposable {
         image.Image.fromPartial({ id: 'sha256:p', repoTags: [`${request.name}:${request.tag}`] }),
       ),
     };
-  }
-
-  async *#load(
-    requests: AsyncIterable<image.LoadImagesRequest>,
-    signal: AbortSignal,
-  ): AsyncGenerator<image.LoadImagesResponse> {
-    signal.addEventListener('abort', () => (this.uploadFailed = true));
-    for await (const { frame } of requests) {
-      if (frame?.$case !== 'data') continue;
-      this.loaded += frame.value.length;
-      await this.uploadHold;
-      if (frame.value.subarray(0, 4).toString() === 'junk') throw invalidArgument('archive/tar: invalid tar header');
-    }
-    yield { progress: [image.Progress.fromPartial({ stream: 'Loaded image: x:latest\n' })], revision: 0n };
   }
 
   #networkEntry(): ServiceEntry {

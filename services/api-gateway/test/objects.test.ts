@@ -58,7 +58,7 @@ test('load streams its body, and a refusal in the middle is a reply', async () =
     'content-type': 'application/x-tar',
   });
   expect(got).toMatchObject({ status: 200, text: '{"stream":"Loaded image: x:latest\\n"}\r\n' });
-  expect(engine.loaded).toBe(2_000_000);
+  expect(engine.archives.loaded).toBe(2_000_000);
   const junk = Buffer.alloc(5_000_000);
   junk.write('junk');
   expect(await send(engine.socket, 'POST', '/images/load', junk)).toMatchObject({

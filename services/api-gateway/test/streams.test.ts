@@ -35,7 +35,7 @@ test('a client that does not read holds the owner back, and its end ends the cal
 
 test('an upload is read no faster than its owner takes it', async () => {
   let release = (): void => undefined;
-  engine.uploadHold = new Promise((resolve) => (release = resolve));
+  engine.archives.hold = new Promise((resolve) => (release = resolve));
   const socket = connect(engine.socket);
   socket.write('POST /images/load HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000000\r\n\r\n');
   const chunk = Buffer.alloc(1024 * 1024);
@@ -54,11 +54,11 @@ test('an upload is read no faster than its owner takes it', async () => {
     if (again === 'held') break;
   }
   expect(socket.writableLength).toBeGreaterThan(0);
-  expect(engine.loaded).toBeLessThan(4 * 1024 * 1024);
+  expect(engine.archives.loaded).toBeLessThan(4 * 1024 * 1024);
   socket.destroy();
   // The end of a client that is held back is seen when its last bytes have been taken.
   release();
-  await expect.poll(() => engine.uploadFailed, { timeout: 5000 }).toBe(true);
+  await expect.poll(() => engine.archives.failed, { timeout: 5000 }).toBe(true);
 });
 
 test('a JSON body has a limit', async () => {

@@ -97,6 +97,7 @@ export async function startImageService(
           containers,
           check,
           manifests,
+          exchangeDir,
         }),
       ],
       log,

@@ -40,7 +40,7 @@ describe('large plain layers of an archive', () => {
     );
   /** An archive of which the second half is sent when `then` allows it. */
   async function* inHalves(archive: Buffer, then: () => Promise<unknown>): AsyncGenerator<proto.LoadImagesRequest> {
-    yield { frame: { $case: 'start', value: { quiet: true, platforms: [] } } };
+    yield { frame: { $case: 'start', value: { quiet: true, platforms: [], exchangeName: '' } } };
     yield { frame: { $case: 'data', value: archive.subarray(0, archive.length / 2) } };
     await then();
     yield { frame: { $case: 'data', value: archive.subarray(archive.length / 2) } };

@@ -215,7 +215,9 @@ export async function load(
   start: Partial<image.LoadStart> = {},
   signal?: AbortSignal,
 ): Promise<string> {
-  const stream = client.loadImages(frames({ quiet: false, platforms: [], ...start }, bytes), { signal });
+  const stream = client.loadImages(frames({ quiet: false, platforms: [], exchangeName: '', ...start }, bytes), {
+    signal,
+  });
   const { lines } = await collect(stream);
   return lines.map(({ stream }) => stream).join('');
 }
@@ -226,14 +228,24 @@ export async function importTar(
   start: Partial<image.ImportStart> = {},
 ): Promise<image.ImportImageResponse> {
   async function* upload(): AsyncGenerator<image.ImportImageRequest> {
-    const value = { repository: '', tag: '', message: '', changes: [], platform: undefined, source: '-', ...start };
+    const value = {
+      repository: '',
+      tag: '',
+      message: '',
+      changes: [],
+      platform: undefined,
+      source: '-',
+      exchangeName: '',
+      ...start,
+    };
     yield { frame: { $case: 'start', value } };
     for (let at = 0; at < bytes.length; at += 200_000) {
       yield { frame: { $case: 'data', value: bytes.subarray(at, at + 200_000) } };
     }
     await Promise.resolve();
   }
-  return client.importImage(upload());
+  for await (const answer of client.importImage(upload())) return answer;
+  throw new Error('no answer');
 }
 
 export const call = { deadlineMs: 20_000 };

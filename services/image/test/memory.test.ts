@@ -87,7 +87,7 @@ describe('the memory of the image service does not grow with a layer', { timeout
     }
   };
   async function* loadFrames(path: string): AsyncGenerator<proto.LoadImagesRequest> {
-    yield { frame: { $case: 'start', value: { quiet: true, platforms: [] } } };
+    yield { frame: { $case: 'start', value: { quiet: true, platforms: [], exchangeName: '' } } };
     for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
       yield { frame: { $case: 'data', value: chunk as Buffer } };
     }
@@ -114,7 +114,12 @@ describe('the memory of the image service does not grow with a layer', { timeout
   it('save', async () => {
     const path = join(scratch.path, 'saved.tar');
     async function* archive(): AsyncGenerator<Uint8Array> {
-      for await (const { data } of engine.client.saveImages({ names: [`${name}:latest`], platforms: [] })) yield data;
+      for await (const { data } of engine.client.saveImages({
+        names: [`${name}:latest`],
+        platforms: [],
+        exchangeName: '',
+      }))
+        yield data;
     }
     const peak = await peakOf(() => pipeline(Readable.from(archive()), createWriteStream(path)));
     expect(statSync(path).size).toBeGreaterThan(170 * mebibyte);

@@ -20,7 +20,8 @@ describe('save', () => {
   const save = async (names: string[], platforms: { os: string; architecture: string }[] = []): Promise<Buffer> => {
     const wanted = platforms.map((it) => ({ ...it, variant: '', osVersion: '', osFeatures: [] }));
     const chunks: Uint8Array[] = [];
-    for await (const { data } of engine.client.saveImages({ names, platforms: wanted })) chunks.push(data);
+    for await (const { data } of engine.client.saveImages({ names, platforms: wanted, exchangeName: '' }))
+      chunks.push(data);
     return Buffer.concat(chunks);
   };
   const read = (archive: Buffer, name: string): unknown =>
@@ -75,7 +76,9 @@ describe('save', () => {
   });
 
   it('goes on while the image is removed', async () => {
-    const stream = engine.client.saveImages({ names: ['first:1'], platforms: [] })[Symbol.asyncIterator]();
+    const stream = engine.client
+      .saveImages({ names: ['first:1'], platforms: [], exchangeName: '' })
+      [Symbol.asyncIterator]();
     const chunks = [(await stream.next()).value?.data ?? Buffer.alloc(0)];
     await engine.client.removeImage(
       { name: first.id, force: true, noPrune: false, platforms: [], runningContainerIds: [] },

@@ -18,6 +18,7 @@ import { containerFilterKeys, selectContainers } from '../model/container-filter
 import { containerInspect } from '../shapes/container.js';
 import { containerConfig, createContainerRequest, resources } from '../shapes/container-create.js';
 import { waitForContainer } from './container-wait.js';
+import { archiveDownload } from './archive-transfer.js';
 import { BULK_MS, SLOW_MS, changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
 import { nowNs, pruneSelection } from './prune-filters.js';
@@ -30,7 +31,7 @@ const SIZE_CALLS_AT_ONCE = 8;
 
 /** The endpoints of containers that are no raw streams. */
 export function containerRoutes(context: GatewayContext): Route[] {
-  const { peers, model } = context;
+  const { peers, model, exchangeDir } = context;
   const settle = (revision: bigint): Promise<void> => model.containers.reached(revision);
   const v = apiVersion;
 
@@ -196,7 +197,9 @@ export function containerRoutes(context: GatewayContext): Route[] {
       handler: (call) =>
         call.stream(
           'application/octet-stream',
-          dataOf(peers.container.exportContainer({ name: call.param('id') }, { signal: call.signal })),
+          archiveDownload(exchangeDir, call.signal, (exchangeName) =>
+            peers.container.exportContainer({ name: call.param('id'), exchangeName }, { signal: call.signal }),
+          ),
         ),
     },
     {
@@ -236,11 +239,6 @@ export function terminalSize(call: ApiCall): { height: number; width: number } {
     return Number(value);
   };
   return { height: read('h'), width: read('w') };
-}
-
-/** The bytes of a stream of messages. */
-export async function* dataOf(messages: AsyncIterable<{ data: Uint8Array }>): AsyncGenerator<Uint8Array> {
-  for await (const { data } of messages) yield data;
 }
 
 /** `os/arch/variant` of the query. */

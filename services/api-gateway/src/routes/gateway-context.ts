@@ -13,6 +13,8 @@ export interface GatewayContext {
   readonly model: ReadModel;
   readonly events: Pick<EventReader, 'read'>;
   readonly log: Logger;
+  /** Where files and FIFOs change hands between services on one machine; may be missing. */
+  readonly exchangeDir: string;
 }
 
 /** A call that ends quickly or fails. */

@@ -21,10 +21,10 @@ import { imageManifestShape } from '../shapes/image-manifest.js';
 import { historyShape, imageInspect } from '../shapes/image.js';
 import { descriptorShape, platformShape } from '../shapes/common.js';
 import { isRunning } from '../shapes/container-state.js';
-import { dataOf, platformOf } from './container-routes.js';
+import { ArchiveUpload, archiveDownload } from './archive-transfer.js';
+import { platformOf } from './container-routes.js';
 import { BULK_MS, SLOW_MS, changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
-import { inLargeParts } from './large-parts.js';
 import { streamProgress } from './progress-stream.js';
 import { nowNs, pruneSelection } from './prune-filters.js';
 
@@ -36,7 +36,7 @@ const DOWNLOAD_TOLD_MS = 250;
 
 /** The endpoints of images. */
 export function imageRoutes(context: GatewayContext): Route[] {
-  const { peers, model } = context;
+  const { peers, model, exchangeDir } = context;
   const settle = (revision: bigint): Promise<void> => model.images.reached(revision);
   const v = apiVersion;
   return [
@@ -46,24 +46,28 @@ export function imageRoutes(context: GatewayContext): Route[] {
       method: 'POST',
       path: '/images/load',
       handler: async (call) => {
-        const start: image.LoadStart = { quiet: booleanValue(call.query.get('quiet')), platforms: platformsOf(call) };
+        using upload = new ArchiveUpload(exchangeDir, call.body());
+        const start: image.LoadStart = {
+          quiet: booleanValue(call.query.get('quiet')),
+          platforms: platformsOf(call),
+          exchangeName: upload.exchangeName,
+        };
         async function* requests(): AsyncGenerator<image.LoadImagesRequest> {
           yield { frame: { $case: 'start', value: start } };
-          for await (const chunk of inLargeParts(call.body())) yield { frame: { $case: 'data', value: chunk } };
+          for await (const frame of upload.frames()) yield { frame };
         }
-        await streamProgress(call, peers.image.loadImages(requests(), streaming(call)), settle);
+        await streamProgress(call, upload.answers(peers.image.loadImages(requests(), streaming(call))), settle);
       },
     },
     {
       method: 'GET',
       path: '/images/get',
-      handler: (call) => {
-        const names = call.query.getAll('names').flatMap((text) => text.split(','));
-        return call.stream(
-          'application/x-tar',
-          dataOf(peers.image.saveImages({ names, platforms: platformsOf(call) }, { signal: call.signal })),
-        );
-      },
+      handler: (call) =>
+        save(
+          context,
+          call,
+          call.query.getAll('names').flatMap((text) => text.split(',')),
+        ),
     },
     { method: 'GET', path: '/images/search', handler: (call) => search(context, call) },
     {
@@ -102,16 +106,7 @@ export function imageRoutes(context: GatewayContext): Route[] {
     {
       method: 'GET',
       path: '/images/{name...}/get',
-      handler: (call) =>
-        call.stream(
-          'application/x-tar',
-          dataOf(
-            peers.image.saveImages(
-              { names: [call.param('name')], platforms: platformsOf(call) },
-              { signal: call.signal },
-            ),
-          ),
-        ),
+      handler: (call) => save(context, call, [call.param('name')]),
     },
     { method: 'POST', path: '/images/{name...}/push', handler: (call) => push(context, call) },
     {
@@ -327,7 +322,18 @@ async function create(context: GatewayContext, call: ApiCall): Promise<void> {
   await streamProgress(call, batches, (revision) => model.images.reached(revision));
 }
 
-async function importImage({ peers, model }: GatewayContext, call: ApiCall): Promise<void> {
+function save({ peers, exchangeDir }: GatewayContext, call: ApiCall, names: string[]): Promise<void> {
+  const request = { names, platforms: platformsOf(call) };
+  const { signal } = call;
+  return call.stream(
+    'application/x-tar',
+    archiveDownload(exchangeDir, signal, (exchangeName) =>
+      peers.image.saveImages({ ...request, exchangeName }, { signal }),
+    ),
+  );
+}
+
+async function importImage({ peers, model, exchangeDir }: GatewayContext, call: ApiCall): Promise<void> {
   const { query } = call;
   const source = query.get('fromSrc') ?? '';
   if (source === '') throw invalidArgument('either fromImage or fromSrc is needed');
@@ -340,6 +346,7 @@ async function importImage({ peers, model }: GatewayContext, call: ApiCall): Pro
     repository = familiarName(reference);
     tag = reference.tag ?? '';
   }
+  using upload = new ArchiveUpload(exchangeDir, url === undefined ? call.body() : download(peers, call, url));
   const start: image.ImportStart = {
     repository,
     tag,
@@ -351,16 +358,17 @@ async function importImage({ peers, model }: GatewayContext, call: ApiCall): Pro
     platform: platformOf(query.get('platform')),
     // What stands before the `@` of a URL is nobody's business.
     source: url === undefined ? source : withoutLogin(url),
+    exchangeName: upload.exchangeName,
   };
   async function* requests(): AsyncGenerator<image.ImportImageRequest> {
     yield { frame: { $case: 'start', value: start } };
-    const data = url === undefined ? inLargeParts(call.body()) : download(peers, call, url);
-    for await (const chunk of data) yield { frame: { $case: 'data', value: chunk } };
+    for await (const frame of upload.frames()) yield { frame };
   }
-  const { imageId, revision } = await peers.image.importImage(requests(), streaming(call));
-  await model.images.reached(revision);
-  if (!call.isJsonStream) call.startJsonStream();
-  await call.write(`${JSON.stringify({ status: imageId })}\r\n`);
+  for await (const { imageId, revision } of upload.answers(peers.image.importImage(requests(), streaming(call)))) {
+    await model.images.reached(revision);
+    if (!call.isJsonStream) call.startJsonStream();
+    await call.write(`${JSON.stringify({ status: imageId })}\r\n`);
+  }
   call.end();
 }
 

@@ -16,12 +16,15 @@ export const imageContentRpc = (
     return images.listContainerChanges({ containerId: id }, { signal });
   }),
 
-  exportContainer: serverStream(async function* ({ name }, { signal }) {
+  exportContainer: serverStream(async function* ({ name, exchangeName }, { signal }) {
     const { store } = containers.context;
     const record = store.resolve(name);
     refuseRemoved(record, 'export');
     let hasBegun = false;
-    for await (const message of images.exportContainer({ containerId: record.container.id }, { signal })) {
+    for await (const message of images.exportContainer(
+      { containerId: record.container.id, exchangeName },
+      { signal },
+    )) {
       if (!hasBegun) await store.commit((batch) => batch.emit(containerExported(record.container)));
       hasBegun = true;
       yield message;

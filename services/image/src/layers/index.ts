@@ -11,7 +11,7 @@ export type {
   WholeBlob,
 } from './layer-store.js';
 export type { LayerCompression } from './codec-process.js';
-export type { CompressedLayer, PlainLayer } from './ingest-layer.js';
+export type { ArrivingPart, CompressedLayer, PlainLayer } from './ingest-layer.js';
 export type { LayerTree } from './layer-tasks.js';
 export { chooseStorageDriver } from './storage-driver.js';
 export type { StorageDriver } from './storage-driver.js';

@@ -3,19 +3,28 @@ import { open } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { cancelled } from '@flotilla/errors';
-import { duplicateFd, hasCode } from '@flotilla/sys';
+import { cancelled, internal, isEngineError, messageOf } from '@flotilla/errors';
+import { duplicateFd, hasCode, pipe2 } from '@flotilla/sys';
 import { largePipe } from './large-pipe.js';
 import { CodecProcess, compressorCommand } from './codec-process.js';
-import type { LayerTree } from './layer-tasks.js';
+import type { ArrivingTaskPart, LayerTree } from './layer-tasks.js';
 import type { LayerThread } from './layer-workers.js';
 import { registerError } from './register-error.js';
 import { positionOf } from './unpack-blob.js';
 
 const progressMs = 100;
 
-/** An uncompressed layer: a tar file, the bytes of one, or what a container has changed. */
-export type PlainLayer = string | AsyncIterable<Uint8Array> | LayerTree;
+/** An uncompressed layer: a tar file, the bytes of one, a part of what arrives, or what a container has changed. */
+export type PlainLayer = string | AsyncIterable<Uint8Array> | ArrivingPart | LayerTree;
+
+/** Bytes of which the first have arrived; a thread reads the others itself. */
+export interface ArrivingPart {
+  head: Uint8Array;
+  /** Where the others come from, until the end of it or until all are there; need not block. Stays the caller's. */
+  fd: number;
+  /** Of all bytes; Infinity: what there is. When it is a number, those of a layer that turns out bad are read nevertheless. */
+  length: number;
+}
 
 export interface IngestInput {
   source: PlainLayer;
@@ -73,7 +82,7 @@ export async function ingestLayer(thread: LayerThread, input: IngestInput): Prom
     closeSync(plain.readFd);
     closeSync(compressed.writeFd);
     if (signal?.aborted === true) halt();
-    const { fd } = feed;
+    const { fd, part } = feed;
     const failed = (error: unknown) => {
       // Nobody may read or write on: do not wait for it.
       halt();
@@ -86,7 +95,14 @@ export async function ingestLayer(thread: LayerThread, input: IngestInput): Prom
         (error: unknown) => ({ error }),
       ),
       thread
-        .run({ kind: 'ingest', sourceFd: fd, directory: input.directory, compressorFd: plain.writeFd, stop })
+        .run({
+          kind: 'ingest',
+          sourceFd: fd,
+          ...(part === undefined ? {} : { part }),
+          directory: input.directory,
+          compressorFd: plain.writeFd,
+          stop,
+        })
         .catch(failed),
       codec.failure(),
     ]);
@@ -97,8 +113,13 @@ export async function ingestLayer(thread: LayerThread, input: IngestInput): Prom
       ...('error' in read ? [registerError(read.error)] : []),
       ...(failure === undefined ? [] : [failure]),
     ];
-    // Of several, the one that is not the others' consequence.
-    if (errors.length > 0) throw errors.find((error) => !isConsequence(error)) ?? errors[0];
+    if (errors.length > 0) {
+      // Of several, the one that is not the others' consequence.
+      const cause = errors.find((error) => !isConsequence(error)) ?? errors[0];
+      // Only a reader that did not like the layer has read all of its part.
+      const isUnread = part !== undefined && 'error' in read && !isBadLayer(read.error);
+      throw isUnread && isBadLayer(cause) ? internal(messageOf(cause), { cause }) : cause;
+    }
     if ('error' in read || 'error' in spooled) throw cancelled('cancelled');
     return {
       digest: spooled.digest,
@@ -115,6 +136,9 @@ export async function ingestLayer(thread: LayerThread, input: IngestInput): Prom
   }
 }
 
+const isBadLayer = (error: unknown): boolean =>
+  isEngineError(error, 'dataLoss') || isEngineError(error, 'invalidArgument');
+
 /** An end that only tells that another part has ended. */
 function isConsequence(error: unknown): boolean {
   if (hasCode(error, 'EPIPE', 'ERR_STREAM_PREMATURE_CLOSE', 'ECONNRESET', 'ABORT_ERR')) return true;
@@ -124,6 +148,7 @@ function isConsequence(error: unknown): boolean {
 /** A descriptor to read from, which the reader closes. */
 interface Feed {
   fd: number;
+  part?: ArrivingTaskPart;
   /** Settles when everything has been handed over; rejects with the source's error. */
   done: Promise<unknown>;
   cancel: () => void;
@@ -136,6 +161,7 @@ const nothingToClose = (): Promise<void> => Promise.resolve();
 
 async function feedOf(thread: LayerThread, source: PlainLayer, stop: Int32Array): Promise<Feed> {
   if (typeof source === 'string') return feedFile(source);
+  if ('head' in source) return feedPart(source);
   return 'upper' in source ? feedTree(thread, source, stop) : feedStream(source);
 }
 
@@ -148,6 +174,27 @@ async function feedFile(path: string): Promise<Feed> {
     cancel: () => undefined,
     position: () => positionOf(file.fd),
     close: () => file.close(),
+  };
+}
+
+/** The thread waits for the bytes; closing the bell wakes it. */
+function feedPart({ head, fd, length }: ArrivingPart): Feed {
+  const bell = pipe2();
+  let isRung = false;
+  const ring = (): void => {
+    if (!isRung) closeSync(bell.writeFd);
+    isRung = true;
+  };
+  return {
+    fd: duplicateFd(fd),
+    part: { head, length, wakeFd: bell.readFd },
+    done: Promise.resolve(),
+    cancel: ring,
+    position: () => 0,
+    close: () => {
+      ring();
+      return Promise.resolve();
+    },
   };
 }
 

@@ -19,6 +19,8 @@ export type LayerTask =
       kind: 'ingest';
       /** Uncompressed tar. */
       sourceFd: number;
+      /** Only so much of what arrives at `sourceFd`. */
+      part?: ArrivingTaskPart;
       /** Empty directory to fill. */
       directory: string;
       /** Standard input of the compressor. */
@@ -69,6 +71,16 @@ export type LayerTask =
       stop: Int32Array;
     }
   | { kind: 'sync'; path: string };
+
+/** Bytes that arrive. */
+export interface ArrivingTaskPart {
+  /** Those that have arrived. */
+  head: Uint8Array;
+  /** Of all, with the head; Infinity: until the end. */
+  length: number;
+  /** Closed on its other side when `stop` has changed. */
+  wakeFd: number;
+}
 
 /** A container's root file system as it lies on the disk. */
 export interface LayerTree {

@@ -18,6 +18,7 @@ import {
 import type { ChangeOptions, TreeChange } from '@flotilla/layer-tar';
 import { CLONE_FS, chdir, chroot, fchdir, hasCode, syncfs, umask, unshare } from '@flotilla/sys';
 import { engineMadePaths } from './engine-made.js';
+import { ArrivingReader } from './arriving-reader.js';
 import { FollowingReader } from './following-reader.js';
 import type { LayerReply, LayerTask, LayerTaskResult, LayerTree } from './layer-tasks.js';
 
@@ -52,7 +53,7 @@ function run(task: LayerTask): LayerTaskResult {
     case 'unpack':
       return unpack(task);
     case 'ingest':
-      return ingest(task.sourceFd, task.directory, task.compressorFd, task.stop);
+      return ingest(task);
     case 'spool':
       return spool(task.sourceFd, task.targetFd, task.stop);
     case 'pack':
@@ -83,11 +84,18 @@ function unpack({ sourceFd, follow, directory, stop }: Extract<LayerTask, { kind
   }
 }
 
-function ingest(sourceFd: number, directory: string, compressorFd: number, stop: Int32Array): LayerTaskResult {
+function ingest(task: Extract<LayerTask, { kind: 'ingest' }>): LayerTaskResult {
+  const { sourceFd, part, directory, compressorFd, stop } = task;
+  const reader = part === undefined ? undefined : new ArrivingReader(sourceFd, part, stop);
+  const read = reader === undefined ? fileReader(sourceFd) : () => reader.read(chunk);
   try {
-    return unpackInto(fileReader(sourceFd), directory, stop, (bytes) => writeAll(compressorFd, bytes));
+    return unpackInto(read, directory, stop, (bytes) => writeAll(compressorFd, bytes));
+  } catch (error) {
+    // What follows it is somebody else's.
+    if (error instanceof EngineError && error.kind !== 'cancelled') reader?.drain(chunk);
+    throw error;
   } finally {
-    closeSync(sourceFd);
+    for (const fd of [sourceFd, part?.wakeFd ?? -1]) if (fd >= 0) closeSync(fd);
     closeSync(compressorFd);
   }
 }

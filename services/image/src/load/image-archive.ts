@@ -6,9 +6,12 @@ import { maxConfigBytes, sha256Digest } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
 import { extract } from 'tar-stream';
 import type { Extract } from 'tar-stream';
-import type { LayerCompression, StagedLayer } from '../layers/index.js';
 import { compressionOf } from '@flotilla/layer-tar';
+import type { ArrivingPart, LayerCompression, StagedLayer } from '../layers/index.js';
+import type { ArchiveSource } from './archive-source.js';
 import { EntryReader } from './entry-reader.js';
+import { plainMember, tarBlockBytes } from './plain-member.js';
+import type { PlainMember } from './plain-member.js';
 
 /** A file of an archive, spooled to the disk. */
 export interface ArchiveFile {
@@ -28,7 +31,10 @@ export interface ArchiveStore {
   /** Name for a new file. */
   readonly scratchPath: () => string;
   /** Unpack and compress a plain layer while it comes; undefined when that cannot be done now. */
-  readonly stage: (source: AsyncIterable<Buffer>, targetPath: string) => Promise<StagedLayer | undefined>;
+  readonly stage: (
+    source: AsyncIterable<Buffer> | ArrivingPart,
+    targetPath: string,
+  ) => Promise<StagedLayer | undefined>;
   /** Whether a layer of that DiffID need not be unpacked, since it is there already. */
   readonly isKnown: (diffId: Digest | '') => boolean;
 }
@@ -38,7 +44,6 @@ const maxLinks = 16;
 const hashAlwaysBelow = 16 * 1024 * 1024;
 /** Smaller files may be configurations or manifests that happen to look like a tar. */
 const stageFrom = maxConfigBytes + 1;
-const tarBlockBytes = 512;
 
 /**
  * An archive of images on the disk, its files by their names inside. Names are looked up, never used as paths here.
@@ -53,20 +58,19 @@ export class ImageArchive implements AsyncDisposable {
   readonly #spooled = new Set<string>();
   readonly #staged: StagedLayer[] = [];
   #receiving: Promise<void> = Promise.resolve();
+  #entries = 0;
 
   constructor(store: ArchiveStore) {
     this.#store = store;
   }
 
   /** Spool a plain tar. @throws EngineError `dataLoss` for what is no tar or is cut short. */
-  async receive(source: AsyncIterable<Buffer>): Promise<void> {
+  async receive(source: ArchiveSource): Promise<void> {
     const tar = extract();
-    let entries = 0;
     tar.on('entry', (header, stream, next) => {
-      entries += 1;
       const settle = (error?: Error): void => next(error);
-      if (entries > maxFiles) {
-        settle(invalidArgument(`invalid archive: more than ${maxFiles} entries`));
+      if (++this.#entries > maxFiles) {
+        settle(tooManyEntries());
         return;
       }
       this.#receiving = this.#receiveEntry(header, stream);
@@ -76,7 +80,7 @@ export class ImageArchive implements AsyncDisposable {
       );
     });
     try {
-      await feed(source, tar);
+      await feed(this.#withoutLent(source), tar);
     } catch (error) {
       if (isEngineError(error)) throw error;
       // A file that cannot be written ends its entry, and so the archive: the first failure is the one to tell.
@@ -87,6 +91,39 @@ export class ImageArchive implements AsyncDisposable {
       if (isEngineError(cause) || isSystemError(cause)) throw cause;
       throw dataLoss(`invalid archive: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
     }
+  }
+
+  /** The archive but for the large plain layers that a thread reads by itself. */
+  async *#withoutLent(source: ArchiveSource): AsyncGenerator<Buffer> {
+    while (source.isDirect) {
+      const member = plainMember(await source.peek(2 * tarBlockBytes));
+      if (member === undefined) break;
+      if (!(await this.#lendLayer(source, member))) yield* source.take(tarBlockBytes + member.paddedSize);
+    }
+    yield* source.take();
+  }
+
+  /** Whether the member is a layer, which has then been read. */
+  async #lendLayer(source: ArchiveSource, { name, size, paddedSize }: PlainMember): Promise<boolean> {
+    if (!this.#isLayer(name, size, (await source.peek(2 * tarBlockBytes)).subarray(tarBlockBytes))) return false;
+    const path = this.#store.scratchPath();
+    const lent = await source.lend(tarBlockBytes, size, async (part) => {
+      this.#spooled.add(path);
+      const arrived = await this.#stage(part, path);
+      return arrived === undefined ? undefined : { arrived, readBytes: size };
+    });
+    if (lent === undefined) return false;
+    for await (const _ of source.take(paddedSize - size));
+    // What is bad may only have been cut short: no archive ends with a layer.
+    const isCut = 'failure' in lent.arrived && (await source.peek(1)).length === 0;
+    if (isCut) throw dataLoss('invalid archive: unexpected end of data');
+    this.#files.set(cleanName(name), { path, size, compression: 'none', digest: '', arrived: lent.arrived });
+    if (++this.#entries > maxFiles) throw tooManyEntries();
+    return true;
+  }
+
+  #isLayer(name: string, size: number, head: Buffer): boolean {
+    return size >= stageFrom && isTar(head) && !this.#store.isKnown(diffIdIn(name));
   }
 
   async #receiveEntry(
@@ -109,7 +146,7 @@ export class ImageArchive implements AsyncDisposable {
     }
     const entry = new EntryReader(stream as AsyncIterable<Buffer>);
     const head = await entry.peek(tarBlockBytes);
-    const isLayer = (header.size ?? 0) >= stageFrom && isTar(head) && !this.#store.isKnown(diffIdIn(name));
+    const isLayer = this.#isLayer(name, header.size ?? 0, head);
     const file =
       (isLayer ? await this.#stageEntry(entry, header.size ?? 0) : undefined) ?? (await this.#spoolEntry(entry, head));
     this.#files.set(name, file);
@@ -118,18 +155,22 @@ export class ImageArchive implements AsyncDisposable {
   async #stageEntry(entry: EntryReader, size: number): Promise<ArchiveFile | undefined> {
     const path = this.#store.scratchPath();
     this.#spooled.add(path);
-    const file = { path, size, compression: 'none', digest: '' } as const;
+    const arrived = await this.#stage(entry.chunks(), path);
+    if (arrived === undefined) return undefined;
+    await entry.drain();
+    return { path, size, compression: 'none', digest: '', arrived };
+  }
+
+  async #stage(source: AsyncIterable<Buffer> | ArrivingPart, path: string): Promise<ArrivedLayer | undefined> {
     try {
-      const layer = await this.#store.stage(entry.chunks(), path);
+      const layer = await this.#store.stage(source, path);
       if (layer === undefined) return undefined;
       this.#staged.push(layer);
-      await entry.drain();
-      return { ...file, arrived: { layer } };
+      return { layer };
     } catch (failure) {
       // What is no layer may be no part of an image either; anything else ends the load.
       if (!isEngineError(failure, 'dataLoss') && !isEngineError(failure, 'invalidArgument')) throw failure;
-      await entry.drain();
-      return { ...file, arrived: { failure } };
+      return { failure };
     }
   }
 
@@ -198,6 +239,8 @@ function diffIdIn(name: string): Digest | '' {
 function isTar(head: Buffer): boolean {
   return head.length >= tarBlockBytes && head.subarray(257, 262).toString('latin1') === 'ustar';
 }
+
+const tooManyEntries = () => invalidArgument(`invalid archive: more than ${maxFiles} entries`);
 
 function isSystemError(error: unknown): boolean {
   return error instanceof Error && 'syscall' in error;

@@ -1,12 +1,15 @@
-import { rm } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { emptyRunConfig, hostPlatform, parseDigest, parseImageConfig, renderRunConfig } from '@flotilla/oci';
 import type { Platform, Reference } from '@flotilla/oci';
 import { imageImported, imageTagged } from '../images/image-events.js';
+import type { AppliedLayer, CompressedLayer, LayerStore, PlainLayerInput, StagedLayer } from '../layers/index.js';
 import { blobsOf } from '../pull/pull-image.js';
-import { decompressed } from '@flotilla/layer-tar';
+import { openArchive } from './archive-source.js';
+import type { ArchiveSource, UploadData } from './archive-source.js';
 import { applyChanges } from './dockerfile-changes.js';
 import type { LoadDeps } from './load-images.js';
 import { adoptCompressed, makeImageRecord } from './store-image.js';
+import type { StoreDeps } from './store-image.js';
 
 export interface ImportOptions {
   readonly reference: Reference | undefined;
@@ -20,7 +23,7 @@ export interface ImportOptions {
 /** Make an image of one layer from a root file system tar, plain or compressed; gives its id and the revision. */
 export async function importImage(
   { catalog, content, layers, now }: LoadDeps,
-  source: AsyncIterable<Buffer>,
+  data: UploadData,
   options: ImportOptions,
   signal: AbortSignal,
   reply: (id: string) => { readonly requestId: string; readonly encode: (revision: bigint) => Uint8Array },
@@ -30,12 +33,9 @@ export async function importImage(
   const hold = catalog.hold();
   const targetPath = content.scratchPath();
   try {
-    const ingested = await layers.ingestLayer({
-      source: decompressed(source),
-      targetPath,
-      claim: (chainId) => hold.layers([chainId]),
-      signal,
-    });
+    const claim = (chainId: string): void => hold.layers([chainId]);
+    const source = await openArchive(data);
+    const ingested = await receiveLayer({ content, layers, now }, source, { targetPath, claim, signal });
     const blob = await adoptCompressed(content, targetPath, ingested, hold);
     const diffId = parseDigest(ingested.diffId);
     const { sizeBytes } = ingested;
@@ -80,4 +80,48 @@ export async function importImage(
     await rm(targetPath, { force: true });
     await hold.release();
   }
+}
+
+/**
+ * Unpack and compress a layer while it comes, or from a file if too many come already: a client that sends nothing must not
+ * keep those waiting who have everything.
+ */
+async function receiveLayer(
+  { content, layers }: StoreDeps,
+  source: ArchiveSource,
+  { targetPath, claim, signal }: Omit<PlainLayerInput, 'source'> & { signal: AbortSignal },
+): Promise<CompressedLayer & AppliedLayer> {
+  const staged = await stageArriving(layers, source, targetPath, signal);
+  if (staged !== undefined) {
+    await using layer = staged;
+    return { ...layer.compressed, ...(await layer.place({ claim })) };
+  }
+  const path = content.scratchPath();
+  try {
+    await writeFile(path, source.take(), { flag: 'wx', mode: 0o600, signal });
+    return await layers.ingestLayer({ source: path, targetPath, claim, signal });
+  } finally {
+    await rm(path, { force: true });
+  }
+}
+
+async function stageArriving(
+  layers: LayerStore,
+  source: ArchiveSource,
+  targetPath: string,
+  signal: AbortSignal,
+): Promise<StagedLayer | undefined> {
+  if (!source.isDirect) return layers.stageLayer({ source: source.take(), targetPath, signal });
+  const lent = await source.lend(0, Number.POSITIVE_INFINITY, async (part) => {
+    const layer = await layers.stageLayer({ source: part, targetPath, signal });
+    return layer === undefined ? undefined : { layer, readBytes: layer.compressed.uncompressedBytes };
+  });
+  try {
+    // Nothing is left but the word that it was all.
+    if (lent !== undefined) for await (const _ of source.take());
+  } catch (error) {
+    await lent?.layer[Symbol.asyncDispose]();
+    throw error;
+  }
+  return lent?.layer;
 }

@@ -7,8 +7,9 @@ import { imageLoaded } from '../images/image-events.js';
 import { blobsOf } from '../pull/pull-image.js';
 import type { ProgressLog } from '../pull/progress-log.js';
 import { readArchive } from './archive-contents.js';
+import { openArchive } from './archive-source.js';
+import type { UploadData } from './archive-source.js';
 import type { ArchivedImage } from './archive-contents.js';
-import { decompressed } from '@flotilla/layer-tar';
 import { ImageArchive } from './image-archive.js';
 import type { ArchiveFile } from './image-archive.js';
 import { makeImageRecord, placesOf, storeLayer } from './store-image.js';
@@ -30,7 +31,7 @@ export interface LoadOptions {
  */
 export async function loadImages(
   deps: LoadDeps,
-  source: AsyncIterable<Buffer>,
+  data: UploadData,
   options: LoadOptions,
   log: ProgressLog,
   signal: AbortSignal,
@@ -42,7 +43,7 @@ export async function loadImages(
     stage: (layer, targetPath) => layers.stageLayer({ source: layer, targetPath, signal }),
     isKnown: (diffId) => present.has(diffId),
   });
-  await archive.receive(decompressed(source));
+  await archive.receive(await openArchive(data));
   signal.throwIfAborted();
   let revision = catalog.revision;
   // One for all: a file of the archive may be a layer of several images, and is taken by the first.

@@ -5,6 +5,7 @@ import { familiarString } from '@flotilla/oci';
 import { commitContainer } from '../containers/commit-container.js';
 import type { CommitDeps } from '../containers/commit-container.js';
 import { tagReference } from '../images/images.js';
+import { sendDownload } from './streams.js';
 import { runConfigOf } from '../images/run-config-message.js';
 
 const kinds = {
@@ -18,7 +19,7 @@ const batchSize = 1000;
 type Handlers = Implementation<typeof image.ImageServiceService>;
 
 /** What a container has written: as a list, as a tar, as an image. */
-export const containerContentRpc = (deps: CommitDeps): Handlers => ({
+export const containerContentRpc = (deps: CommitDeps, exchangeDir: string): Handlers => ({
   listContainerChanges: serverStream(async function* (
     { containerId }: image.ListContainerChangesRequest,
     { signal }: CallContext,
@@ -37,15 +38,14 @@ export const containerContentRpc = (deps: CommitDeps): Handlers => ({
     }
   }),
 
-  exportContainer: serverStream(async function* (
-    { containerId }: image.ExportContainerRequest,
-    { signal }: CallContext,
-  ) {
-    const data = deps.readers.stream(containerId, signal, (reading) =>
-      deps.layers.packContainer(reading.tree, reading.signal),
-    );
-    for await (const chunk of data) yield { data: chunk };
-  }),
+  exportContainer: serverStream(
+    ({ containerId, exchangeName }: image.ExportContainerRequest, { signal }: CallContext) => {
+      const data = deps.readers.stream(containerId, signal, (reading) =>
+        deps.layers.packContainer(reading.tree, reading.signal),
+      );
+      return sendDownload(data, exchangeDir, exchangeName, signal);
+    },
+  ),
 
   commitContainer: unary(
     async (request: image.CommitContainerRequest, { requestId, signal }) => {

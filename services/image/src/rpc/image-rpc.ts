@@ -1,7 +1,7 @@
 import { invalidArgument } from '@flotilla/errors';
 import { isNameOnly, parseReference, withDefaultTag, withTagOrDigest } from '@flotilla/oci';
 import { image, timestampToDate } from '@flotilla/proto';
-import { bidi, clientStream, isVisible, matchesLabels, serverStream, serviceEntry, unary, watch } from '@flotilla/rpc';
+import { bidi, isVisible, matchesLabels, serverStream, serviceEntry, unary, watch } from '@flotilla/rpc';
 import type { CallContext, Identity, ServiceEntry } from '@flotilla/rpc';
 import type { Catalog, CatalogImage } from '../catalog/catalog.js';
 import type { StoreCheck } from '../check/check-store.js';
@@ -23,7 +23,7 @@ import { saveImages } from '../save/save-images.js';
 import type { SaveDeps } from '../save/save-images.js';
 import { findingMessage, summaryMessage } from './store-check-messages.js';
 import { containerContentRpc } from './container-content-rpc.js';
-import { readUpload } from './streams.js';
+import { readUpload, sendDownload } from './streams.js';
 
 export interface ImageRpcDeps {
   readonly catalog: Catalog;
@@ -36,15 +36,17 @@ export interface ImageRpcDeps {
   readonly containers: ContainerLayers;
   readonly check: StoreCheck;
   readonly manifests: ManifestSummaries;
+  /** Where bytes change hands between services on one machine. */
+  readonly exchangeDir: string;
 }
 
 /** ImageService over the domain. */
 export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
-  const { catalog, images, puller, pusher, load, save, commit, containers, check, manifests } = deps;
+  const { catalog, images, puller, pusher, load, save, commit, containers, check, manifests, exchangeDir } = deps;
   const messageOf = (it: CatalogImage): image.Image => imageMessage(it, images.lowerDirs(it), containers.driver);
 
   return serviceEntry(image.ImageServiceService, {
-    ...containerContentRpc(commit),
+    ...containerContentRpc(commit, exchangeDir),
 
     pullImage: serverStream(async function* (request: image.PullImageRequest, { signal }: CallContext) {
       const named = parseReference(request.name);
@@ -71,17 +73,22 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
     }),
 
     loadImages: bidi(async function* (requests: AsyncIterable<image.LoadImagesRequest>, { signal }: CallContext) {
-      const { start, data } = await readUpload<image.LoadStart>(requests);
+      using upload = await readUpload<image.LoadStart>(requests, exchangeDir, signal);
+      const { start, exchange, data } = upload;
+      if (exchange !== undefined) yield { progress: [], revision: 0n, exchange };
       const options = { quiet: start.quiet, platforms: start.platforms.flatMap((it) => platformOf(it) ?? []) };
       const log = new ProgressLog();
       const work = (stop: AbortSignal): Promise<bigint> => loadImages(load, data, options, log, stop);
       for await (const { lines, result } of log.during(work, signal)) {
-        yield { progress: lines, revision: result ?? 0n };
+        yield { progress: lines, revision: result ?? 0n, exchange: image.ExchangeUse.UNSPECIFIED };
       }
     }),
 
-    importImage: clientStream(async (requests: AsyncIterable<image.ImportImageRequest>, { signal, requestId }) => {
-      const { start, data } = await readUpload<image.ImportStart>(requests);
+    importImage: bidi(async function* (requests: AsyncIterable<image.ImportImageRequest>, context: CallContext) {
+      const { signal, requestId } = context;
+      using upload = await readUpload<image.ImportStart>(requests, exchangeDir, signal);
+      const { start, exchange, data } = upload;
+      if (exchange !== undefined) yield { imageId: '', revision: 0n, exchange };
       const options = {
         reference: start.repository === '' ? undefined : tagReference(start.repository, start.tag),
         message: start.message,
@@ -91,14 +98,14 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
       };
       const { id, revision } = await importImage(load, data, options, signal, (imageId) => ({
         requestId,
-        encode: (at) => image.ImportImageResponse.encode({ imageId, revision: at }).finish(),
+        encode: (at) => image.ImportImageResponse.encode(imported(imageId, at)).finish(),
       }));
-      return { imageId: id, revision };
+      yield imported(id, revision);
     }),
 
-    saveImages: serverStream(async function* ({ names, platforms }: image.SaveImagesRequest, { signal }: CallContext) {
+    saveImages: serverStream(({ names, platforms, exchangeName }: image.SaveImagesRequest, { signal }: CallContext) => {
       const wanted = platforms.flatMap((it) => platformOf(it) ?? []);
-      for await (const data of saveImages(save, names, wanted, signal)) yield { data };
+      return sendDownload(saveImages(save, names, wanted, signal), exchangeDir, exchangeName, signal);
     }),
 
     getImage: unary(({ name, platform }: image.GetImageRequest) =>
@@ -235,6 +242,12 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
     }),
   });
 }
+
+const imported = (imageId: string, revision: bigint): image.ImportImageResponse => ({
+  imageId,
+  revision,
+  exchange: image.ExchangeUse.UNSPECIFIED,
+});
 
 function removedMessages(removed: RemovalPlan['removed']): image.RemovedImage[] {
   return removed.map(({ kind, what }) => ({ what: { $case: kind, value: what } }));
