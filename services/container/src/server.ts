@@ -17,6 +17,7 @@ import { HybridClock, Store } from '@flotilla/store';
 import { readComponents } from './components.js';
 import { ArchiveThreads } from './archive/archive-threads.js';
 import { settingsOf } from './config.js';
+import type { ContainerSettings } from './containers/settings.js';
 import { Archiver } from './containers/archiver.js';
 import { Containers } from './containers/containers.js';
 import { containerSpecBuilder } from './containers/container-spec.js';
@@ -28,6 +29,7 @@ import { Execs } from './execs/execs.js';
 import { execProbe } from './health/exec-probe.js';
 import { HealthMonitor } from './health/health-monitor.js';
 import { logMetrics } from './logs/log-metrics.js';
+import { checkLogOptions } from './logs/options/sink-config.js';
 import { RootfsWorkers } from './rootfs/rootfs-threads.js';
 import { archiveRpc } from './rpc/archive-rpc.js';
 import { execRpc } from './rpc/exec-rpc.js';
@@ -65,6 +67,7 @@ export async function startContainerService(
   };
   try {
     const settings = settingsOf(config);
+    warnOfLogOptions(settings, log);
     await mkdir(settings.bundlesDir, { recursive: true, mode: 0o711 });
     await mkdir(join(settings.dataDir, 'containers'), { recursive: true, mode: 0o710 });
     await mkdir(archiveRoot(settings), { recursive: true, mode: 0o700 });
@@ -155,4 +158,13 @@ function failProcess(error: Error): void {
   setImmediate(() => {
     throw error;
   });
+}
+
+/** Wrong `log-opts` of the engine refuse each create that does not override them; containers that run are not to suffer from it. */
+function warnOfLogOptions({ defaultLogDriver, defaultLogOptions }: ContainerSettings, log: Logger): void {
+  try {
+    checkLogOptions(defaultLogDriver, defaultLogOptions);
+  } catch (error) {
+    log.error({ err: error }, 'log-driver and log-opts of the engine do not fit together');
+  }
 }

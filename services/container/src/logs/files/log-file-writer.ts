@@ -172,14 +172,15 @@ export class LogFileWriter {
 
   /** Where no new file can be made the old one is kept, and the next flush tries again. */
   #rotate(): void {
-    let fresh: number;
+    let fresh: number | undefined;
     try {
       fresh = openSync(`${this.path}.next`, 'a+', 0o640);
+      rotateNames(this.path, `${this.path}.next`, this.#maxFiles);
     } catch (error) {
+      if (fresh !== undefined) closeSync(fresh);
       if (hasCode(error, 'ENOSPC')) return;
       throw error;
     }
-    rotateNames(this.path, `${this.path}.next`, this.#maxFiles);
     closeSync(this.#fd);
     this.#fd = fresh;
     this.#inode = fstatSync(this.#fd, { bigint: true }).ino;
