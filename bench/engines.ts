@@ -117,7 +117,11 @@ function podmanAsDocker(podman: PodmanPeer, bin: string): string {
   const lines = [
     '#!/bin/sh',
     'command=$1; shift',
-    'case $command in pull|push) set -- --tls-verify=false "$@";; esac',
+    'case $command in',
+    'pull|push) set -- --tls-verify=false "$@" ;;',
+    // Its default limits may be above those of this process.
+    'run) set -- --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 "$@" ;;',
+    'esac',
     `exec ${program} "$command" "$@"`,
   ];
   writeFileSync(`${bin}/docker`, `${lines.join('\n')}\n`, { mode: 0o755 });
