@@ -19,6 +19,7 @@ import { Bell, intervalMs, watchHealth } from './health-watch.js';
 import type { Health, HealthWatchOptions } from './health-watch.js';
 import { answersJetStream } from './jetstream-check.js';
 import { prepareNatsServer } from './nats-server.js';
+import { adjustOomScore } from './oom-score.js';
 import { identify, waitForEnd } from './process-identity.js';
 import type { ProcessIdentity } from './process-identity.js';
 import { startOrder, stopOrder } from './start-order.js';
@@ -132,6 +133,7 @@ class Engine {
   async start(): Promise<void> {
     const { settings, version, log, isolateMounts } = this.#options;
     const { dataRoot, execRoot } = settings;
+    adjustOomScore(settings.given['oom-score-adjust'], log);
     const nats = await this.#prepareNats();
     this.#nats = nats;
     const files = serviceFiles(settings, { version, engineId: this.#engineId, nats });

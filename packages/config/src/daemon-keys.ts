@@ -84,6 +84,7 @@ export const daemonSchema = z.strictObject({
   labels: z.optional(z.array(label)),
   'min-api-version': z.optional(check((text) => /^1\.\d+$/.test(text), 'expected an API version like 1.24')),
   'shutdown-timeout': z.optional(z.int()),
+  'oom-score-adjust': z.optional(z.int().check(z.gte(-1000), z.lte(1000))),
   'live-restore': z.optional(z.boolean()),
   'default-stop-timeout': z.optional(natural),
 
@@ -209,7 +210,6 @@ export const ignoredKeys: readonly string[] = [
   'api-enable-cors',
   'allow-nondistributable-artifacts',
   'network-diagnostic-port',
-  'oom-score-adjust',
   'deprecated-key-path',
   'cluster-store',
   'cluster-advertise',

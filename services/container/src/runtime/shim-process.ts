@@ -69,6 +69,7 @@ export function spawnShim(program: ShimProgram, id: string, bundle: string, held
     child.unref();
     if (child.pid === undefined) throw new Error(`${program.path} cannot be run`);
     writeFileSync(join(bundle, 'shim.pid'), String(child.pid));
+    spareAfterUs(child.pid);
     return { address, pid: child.pid };
   } catch (error) {
     rmSync(socketPath, { force: true });
@@ -76,6 +77,16 @@ export function spawnShim(program: ShimProgram, id: string, bundle: string, held
   } finally {
     closeSync(socketFd);
     closeSync(logFd);
+  }
+}
+
+/** As containerd's own start does: when memory runs out, a shim goes after its container and just before us. */
+function spareAfterUs(pid: number): void {
+  try {
+    const ours = Number(readFileSync('/proc/self/oom_score_adj', 'utf8'));
+    writeFileSync(`/proc/${pid}/oom_score_adj`, String(Math.min(ours + 1, 1000)));
+  } catch {
+    // It has ended already, or we may not: what it inherited is as good.
   }
 }
 
