@@ -48,6 +48,11 @@ export function planNetworks(
   const main =
     requested.find((endpoint) => normalizeNetworkMode(endpoint.network) === mode) ??
     network.EndpointRequest.fromPartial({});
+  if (config.macAddress !== '' && main.macAddress !== '' && config.macAddress !== main.macAddress) {
+    throw invalidArgument(
+      'the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty',
+    );
+  }
   const endpoints = [
     {
       ...main,

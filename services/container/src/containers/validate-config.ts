@@ -139,12 +139,14 @@ function validateNetworkConflicts(config: container.ContainerConfig, host: conta
   const mode = host.networkMode;
   const conflicting = (what: string): Error => invalidArgument(`conflicting options: ${what}`);
   if (mode === 'host') {
+    if (config.macAddress !== '') throw conflicting('mac-address and the network mode');
     if (host.links.length > 0)
       throw conflicting("host type networking can't be used with links. This would result in undefined behavior");
   }
   if (host.utsMode === 'host' && config.hostname !== '') throw conflicting('hostname and the UTS mode');
   if (!mode.startsWith('container:')) return;
-  if (mode === 'container:') throw invalidArgument('Invalid network mode: container:');
+  if (mode === 'container:')
+    throw invalidArgument('Invalid network mode: invalid container format container:<name|id>');
   if (config.hostname !== '') throw conflicting('hostname and the network mode');
   if (host.links.length > 0)
     throw conflicting("container type network can't be used with links. This would result in undefined behavior");

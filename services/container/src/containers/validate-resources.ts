@@ -22,8 +22,21 @@ export function validateResources(r: container.Resources, machine: Machine): str
   if (r.blkioWeight > 0 && (r.blkioWeight < 10 || r.blkioWeight > 1000)) {
     throw invalidArgument('Range of blkio weight is from 10 to 1000');
   }
+  for (const { path, weight } of r.blkioWeightDevice) {
+    if (!path.startsWith('/')) throw invalidArgument(`bad device path in blkio weight: ${path}`);
+    if (weight < 10 || weight > 1000) throw invalidArgument('Range of blkio weight is from 10 to 1000');
+  }
+  for (const { path } of [
+    ...r.blkioDeviceReadBps,
+    ...r.blkioDeviceWriteBps,
+    ...r.blkioDeviceReadIops,
+    ...r.blkioDeviceWriteIops,
+  ]) {
+    if (!path.startsWith('/')) throw invalidArgument(`bad device path in blkio throttle: ${path}`);
+  }
   for (const { name, soft, hard } of r.ulimits) {
     if (!ulimitNames.has(name)) throw invalidArgument(`invalid ulimit type: ${name}`);
+    if (soft < -1n || hard < -1n) throw invalidArgument(`invalid ulimit: ${name}=${soft}:${hard}`);
     if (hard !== -1n && (soft > hard || soft === -1n)) {
       throw invalidArgument(`ulimit soft limit must be less than or equal to hard limit: ${soft} > ${hard}`);
     }
@@ -88,6 +101,13 @@ function checkCpu(r: container.Resources, machine: Machine): void {
       `Range of CPUs is from 0.01 to ${machine.cpus}.00, as there are only ${machine.cpus} CPUs available`,
     );
   }
+  if (r.cpuRealtimePeriod < 0n || r.cpuRealtimeRuntime < 0n) {
+    throw invalidArgument('cpu real-time period and runtime can not be less than 0');
+  }
+  if (r.cpuRealtimeRuntime > 0n && r.cpuRealtimeRuntime > r.cpuRealtimePeriod) {
+    throw invalidArgument('cpu real-time runtime cannot be higher than cpu real-time period');
+  }
+  if (r.cpuQuota < -1n) throw invalidArgument('CPU cfs quota can not be less than 1ms (i.e. 1000)');
   if (r.cpuShares < 0n) throw invalidArgument(`invalid CPU shares (${r.cpuShares}): value must be a positive integer`);
   if (r.cpuPeriod !== 0n && (r.cpuPeriod < 1000n || r.cpuPeriod > 1_000_000n)) {
     throw invalidArgument('CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)');

@@ -40,6 +40,19 @@ describe('limits that could never work', () => {
       'ulimit soft limit must be less than or equal to hard limit: 5 > 4',
     ],
     [{ ulimits: [{ name: 'files', soft: 5n, hard: 4n }] }, 'invalid ulimit type: files'],
+    [{ ulimits: [{ name: 'nofile', soft: -2n, hard: -2n }] }, 'invalid ulimit: nofile=-2:-2'],
+    [{ blkioWeightDevice: [{ path: '/dev/null', weight: 5 }] }, 'Range of blkio weight is from 10 to 1000'],
+    [{ blkioDeviceReadBps: [{ path: 'null', rate: 5n }] }, 'bad device path in blkio throttle: null'],
+    [
+      { cpuRealtimePeriod: 5000n, cpuRealtimeRuntime: 6000n },
+      'cpu real-time runtime cannot be higher than cpu real-time period',
+    ],
+    [{ cpuQuota: -5n }, 'CPU cfs quota can not be less than 1ms (i.e. 1000)'],
+    [{ memoryReservationBytes: 5n }, 'Minimum memory reservation allowed is 6MB'],
+    [
+      { memoryBytes: 1n << 24n, memoryReservationBytes: 1n << 25n },
+      'Minimum memory limit can not be less than memory reservation limit, see usage',
+    ],
     [{ deviceCgroupRules: ['x'] }, "invalid device cgroup rule format: 'x'"],
   ])('refuses %o', (fields, message) => {
     expect(resources(fields)).toThrow(message);
@@ -104,6 +117,14 @@ describe('configurations that could never work', () => {
     expect(host(fields)).toThrow(message);
   });
 
+  it.each([
+    ['host', 'conflicting options: mac-address and the network mode'],
+    ['container:x', 'conflicting options: mac-address and the network mode'],
+    ['container:', 'Invalid network mode: invalid container format container:<name|id>'],
+  ])('refuses a MAC address with network mode %s', (networkMode, message) => {
+    expect(host({ networkMode }, { macAddress: '02:42:ac:11:00:02' })).toThrow(message);
+  });
+
   it("refuses a host name together with another container's network", () => {
     expect(host({ networkMode: 'container:x' }, { hostname: 'h' })).toThrow(
       'conflicting options: hostname and the network mode',
@@ -134,6 +155,14 @@ describe('planNetworks', () => {
       endpoints: [{ network: 'front', aliases: ['f'] }, { network: 'back' }],
     });
     expect(plan('bridge', endpoint({ network: 'default' }))).toMatchObject({ endpoints: [{ network: 'bridge' }] });
+  });
+
+  it('takes a MAC address from either place, and no two', () => {
+    const macAddress = '02:42:ac:11:00:02';
+    const own = { macAddress, networkDisabled: false };
+    expect(planNetworks(own, 'front', [], [])).toMatchObject({ endpoints: [{ macAddress }] });
+    const other = endpoint({ network: 'front', macAddress: '02:42:ac:11:00:03' });
+    expect(() => planNetworks(own, 'front', [], [other])).toThrow('the container-wide MAC address must match');
   });
 
   it('knows the modes without networks', () => {
