@@ -24,5 +24,6 @@ export type { Pipe } from './pipes.js';
 export { processStartTime } from './processes.js';
 export { SysError, errnoName, hasCode } from './sys-error.js';
 export { UnixDatagramSocket } from './unix-datagram.js';
+export { attachTree, openBeneath } from './trees.js';
 export { findBeside, startThreadPool, startWorker } from './worker.js';
 export { getXattr, listXattrs, setXattr } from './xattr.js';

@@ -128,8 +128,9 @@ function specMount(planned: SpecRequest['mounts'][number]['planned'], source: st
     case 'volume':
       return { type: 'bind', source, destination, readOnly, recursive: true, propagation: 'rprivate' };
     case 'bind': {
-      const { recursive, propagation } = planned;
-      return { type: 'bind', source, destination, readOnly, recursive, propagation };
+      const { recursive, propagation, readOnlyDepth } = planned;
+      const depth = readOnlyDepth === undefined ? {} : { readOnlyDepth };
+      return { type: 'bind', source, destination, readOnly, recursive, propagation, ...depth };
     }
   }
 }

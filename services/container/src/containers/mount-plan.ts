@@ -18,6 +18,8 @@ export interface PlannedBind extends PlannedBase {
   /** Make the source directory at start when it is missing (`-v`), instead of refusing. */
   createSource: boolean;
   recursive: boolean;
+  /** How deep `readOnly` goes; absent: as deep as the kernel can. */
+  readOnlyDepth?: 'top' | 'all';
 }
 
 /** A volume; without a name an anonymous one is made for this container and destination. */
@@ -195,8 +197,10 @@ function parseMountRequest(mount: container.MountRequest): PlannedMount {
       const propagation = mount.bindOptions?.propagation ?? '';
       if (propagation !== '' && !propagations.includes(propagation))
         throw refuse(`invalid propagation mode: ${propagation}`);
+      const readOnlyDepth = readOnlyDepthOf(mount);
       return {
         type: 'bind',
+        ...(readOnlyDepth === undefined ? {} : { readOnlyDepth }),
         source: posix.normalize(mount.source),
         destination,
         readOnly: mount.readOnly,
@@ -244,6 +248,24 @@ function parseMountRequest(mount: container.MountRequest): PlannedMount {
       };
     }
   }
+}
+
+function readOnlyDepthOf({ readOnly, bindOptions }: container.MountRequest): PlannedBind['readOnlyDepth'] {
+  const conflicting = (what: string): Error => invalidArgument(`mount options conflict: ${what}`);
+  if (bindOptions?.readOnlyNonRecursive === true) {
+    if (!readOnly) throw conflicting('!ReadOnly && BindOptions.ReadOnlyNonRecursive');
+    if (bindOptions.readOnlyForceRecursive) {
+      throw conflicting('BindOptions.ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive');
+    }
+    return 'top';
+  }
+  if (bindOptions?.readOnlyForceRecursive !== true) return undefined;
+  if (!readOnly) throw conflicting('!ReadOnly && BindOptions.ReadOnlyForceRecursive');
+  if (bindOptions.nonRecursive) throw conflicting('BindOptions.NonRecursive && BindOptions.ReadOnlyForceRecursive');
+  if (!['', 'rprivate'].includes(bindOptions.propagation)) {
+    throw conflicting(`BindOptions.Propagation=${bindOptions.propagation} && BindOptions.ReadOnlyForceRecursive`);
+  }
+  return 'all';
 }
 
 function parseDestination(path: string, what: string): string {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { hostname as machineName } from 'node:os';
 import { join } from 'node:path';
@@ -151,11 +152,15 @@ function joinSandbox(context: ContainerContext, target: string): SandboxResult {
 function shareNamespace(context: ContainerContext, mode: string, namespace: 'pid' | 'ipc'): NamespaceChoice {
   if (mode === 'host') return { kind: 'host' };
   if (!mode.startsWith('container:')) return { kind: 'private' };
-  const other = context.store.resolve(mode.slice('container:'.length));
-  if (!isLive(stateOf(other))) {
-    throw conflict(
-      `cannot join ${namespace.toUpperCase()} namespace of a non running container: ${other.container.id}`,
-    );
+  const name = mode.slice('container:'.length);
+  const what = namespace === 'pid' ? `can't join PID namespace of ${name}` : `can't join IPC of container ${name}`;
+  const other = context.store.resolve(name);
+  if (stateOf(other) === 'restarting') {
+    throw conflict(`${what}: Container ${other.container.id} is restarting, wait until the container is running`);
+  }
+  if (!isLive(stateOf(other))) throw conflict(`${what}: container ${other.container.id} is not running`);
+  if (namespace === 'ipc' && ['private', 'none'].includes(other.container.hostConfig.ipcMode)) {
+    throw conflict(`${what}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)`);
   }
   return { kind: 'path', path: `/proc/${other.container.state.pid}/ns/${namespace}` };
 }
@@ -190,8 +195,13 @@ async function mountVolume(
 ): Promise<{ source: string; fresh: boolean }> {
   const { name, destination, readOnly, subpath } = planned;
   const { path, fresh } = await context.peers.volumes.mount(containerId, name, destination, readOnly);
-  return { source: subpath === '' ? path : join(path, subpath), fresh: fresh && subpath === '' };
+  if (subpath === '') return { source: path, fresh };
+  const rootfs = rootfsDir(context.settings, containerId);
+  return { source: await context.rootfs.pin(rootfs, path, subpath, pinName(destination)), fresh: false };
 }
+
+/** One per destination. */
+const pinName = (destination: string): string => createHash('sha256').update(destination).digest('hex');
 
 async function ensureBindSource(source: string, create: boolean): Promise<void> {
   try {

@@ -26,7 +26,20 @@ export interface CopyUp {
   volume: string;
 }
 
-/** Unmount a root file system and remove the directory that held it; fine when it is not there. */
+/** Show a directory or file below `base` at a place of the bundle's own, where nobody can change what it means. */
+export interface Pin {
+  op: 'pin';
+  /** Directory on the host that `path` must not lead out of. */
+  base: string;
+  /** Relative. */
+  path: string;
+  /** Directory for pins, beside the root file system; made when it is missing. */
+  directory: string;
+  /** File name in it. */
+  name: string;
+}
+
+/** Unmount a root file system and all pins beside it, and remove the directory that held it; fine when it is not there. */
 export interface CloseRootfs {
   op: 'close';
   target: string;
@@ -45,6 +58,7 @@ export interface ResolveUser {
 export interface RootfsJobs {
   open: { job: OpenRootfs; result: OpenedRootfs };
   copyUp: { job: CopyUp; result: { entries: number } };
+  pin: { job: Pin; result: { path: string } };
   close: { job: CloseRootfs; result: null };
   resolveUser: { job: ResolveUser; result: ResolvedUser };
 }

@@ -1,6 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import { EngineError, type ErrorKind, errorKinds, internal } from '@flotilla/errors';
 import { startThreadPool, startWorker } from '@flotilla/sys';
+import { pinDirectory } from './pins.js';
 import type { ResolvedUser } from './user-spec.js';
 import type { JobReply, OpenedRootfs, OpenRootfs, RootfsJob, RootfsJobs } from './rootfs-jobs.js';
 
@@ -18,7 +19,14 @@ export interface Rootfs {
   open(job: Omit<OpenRootfs, 'op'>): Promise<OpenedRootfs>;
   /** Copy image content into a volume that is empty; one that is not stays as it is. */
   copyUp(rootfs: string, destination: string, volume: string): Promise<void>;
-  /** Idempotent. */
+  /**
+   * Show `path`, which stays below `base`, beside the root file system `rootfs`, under a name of its own, until `close`.
+   *
+   * @returns where it is
+   * @throws EngineError `invalidArgument` when it does not exist or leads out of `base`
+   */
+  pin(rootfs: string, base: string, path: string, name: string): Promise<string>;
+  /** Unmount a root file system and its pins. Idempotent. */
   close(target: string): Promise<void>;
   /** `user[:group]` by the files of a root file system that is mounted. @throws EngineError `invalidArgument`. */
   resolveUser(rootfs: string, user: string, groups: readonly string[]): Promise<ResolvedUser>;
@@ -51,6 +59,11 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
 
   async copyUp(rootfs: string, destination: string, volume: string): Promise<void> {
     await this.#slow.run<'copyUp'>({ op: 'copyUp', rootfs, destination, volume });
+  }
+
+  async pin(rootfs: string, base: string, path: string, name: string): Promise<string> {
+    const directory = pinDirectory(rootfs);
+    return (await this.#quick.run<'pin'>({ op: 'pin', base, path, directory, name })).path;
   }
 
   async close(target: string): Promise<void> {

@@ -109,7 +109,7 @@ describe('mounts', () => {
       mountAt(generate({ mounts: [bind('/m', { readOnly: true, ...change })] }, host).mounts, '/m')?.options;
     expect(options({})).toEqual(['rbind', 'rro', 'rprivate']);
     expect(options({}, anyHost({ kernel: { major: 5, minor: 10 } }))).toEqual(['rbind', 'ro', 'rprivate']);
-    expect(options({ readOnlyNonRecursive: true })).toEqual(['rbind', 'ro', 'rprivate']);
+    expect(options({ readOnlyDepth: 'top' })).toEqual(['rbind', 'ro', 'rprivate']);
     expect(options({ recursive: false, propagation: '' })).toEqual(['bind', 'ro']);
   });
   it('make the root propagate as they need', () => {

@@ -67,8 +67,8 @@ export type SpecMount =
       source: string;
       destination: string;
       readOnly: boolean;
-      /** Read-only for the top mount only, as before Docker 25. */
-      readOnlyNonRecursive?: boolean;
+      /** How deep `readOnly` goes; absent: as deep as the kernel can. `top`, as before Docker 25. */
+      readOnlyDepth?: 'top' | 'all';
       /** With the mounts below the source. */
       recursive: boolean;
       /** `rprivate` and so on; empty for none. */

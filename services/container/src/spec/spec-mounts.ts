@@ -98,7 +98,10 @@ function bindOptions(mount: BindMount, { kernel }: HostFacts): string[] {
   const options = [mount.recursive ? 'rbind' : 'bind'];
   if (mount.readOnly) {
     const canRecurse = kernel.major > 5 || (kernel.major === 5 && kernel.minor >= 12);
-    const recursive = mount.recursive && mount.readOnlyNonRecursive !== true && canRecurse;
+    if (mount.readOnlyDepth === 'all' && !canRecurse) {
+      throw invalidArgument('recursively read-only mounts are not supported: the kernel must be 5.12 or later');
+    }
+    const recursive = mount.recursive && mount.readOnlyDepth !== 'top' && canRecurse;
     options.push(recursive ? 'rro' : 'ro');
   }
   if (mount.propagation !== '') options.push(mount.propagation);
