@@ -1,15 +1,5 @@
-import {
-  closeSync,
-  createReadStream,
-  createWriteStream,
-  fstatSync,
-  fsync,
-  openSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statSync,
-} from 'node:fs';
+import { closeSync, createReadStream, openSync, readSync, renameSync, rmSync, statSync } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
 import { constants, createGunzip, createGzip } from 'node:zlib';
 import type { LogFile } from './log-file.js';
@@ -18,6 +8,7 @@ import { listLogNames } from './rotated-names.js';
 /** An empty gzip member with an extra field stands before the data: subfield "FL" with u64 inode and u64 size of what was compressed, little-endian. */
 const HEADER_BYTES = 42;
 const EXTRA_AT = 16;
+const BLOCK_BYTES = 256 * 1024;
 
 function headerOf(inode: bigint, size: number): Buffer {
   const header = Buffer.alloc(HEADER_BYTES);
@@ -120,27 +111,33 @@ export async function compressRotated(path: string, signal: AbortSignal): Promis
 
 async function compressOne(path: string, source: string, signal: AbortSignal): Promise<void> {
   const target = `${path}.compressing`;
-  let from: number;
+  // Handles, unlike streams on descriptors, are closed once and after what is under way.
+  const from = await open(source, 'r').catch(() => undefined);
+  if (from === undefined) return;
+  let to: FileHandle | undefined;
   try {
-    from = openSync(source, 'r');
-  } catch {
-    return;
-  }
-  try {
-    const { ino, size } = inodeAndSize(from);
-    const to = openSync(target, 'w', 0o640);
-    const output = createWriteStream('', { fd: to, autoClose: false });
-    try {
-      output.write(headerOf(ino, size));
-      const input = createReadStream('', { fd: from, autoClose: false, start: 0, highWaterMark: 256 * 1024 });
-      await pipeline(input, createGzip({ level: constants.Z_BEST_SPEED, chunkSize: 64 * 1024 }), output, { signal });
-      await sync(to);
-    } finally {
-      closeSync(to);
-    }
+    const { ino, size } = await from.stat({ bigint: true });
+    if (signal.aborted) return;
+    // At once: after an abort nothing is made in a directory that may be on its way out.
+    // A file of its own: what an earlier one still writes is not to end up in it.
+    rmSync(target, { force: true });
+    closeSync(openSync(target, 'wx', 0o640));
+    to = await open(target, 'r+');
+    const output = to;
+    await output.appendFile(headerOf(ino, Number(size)));
+    const gzip = createGzip({ level: constants.Z_BEST_SPEED, chunkSize: 64 * 1024 });
+    await pipeline(
+      blocksOf(from),
+      gzip,
+      async (packed: AsyncIterable<Buffer>) => {
+        for await (const chunk of packed) await output.appendFile(chunk);
+      },
+      { signal },
+    );
+    await output.sync();
     // It may have been moved, or be gone.
     const now = listLogNames(path).find((name) => !name.isCompressed && name.index > 0 && inodeOf(name.path) === ino);
-    if (now === undefined || signal.aborted) {
+    if (now === undefined || isAborted(signal)) {
       rmSync(target, { force: true });
       return;
     }
@@ -149,24 +146,23 @@ async function compressOne(path: string, source: string, signal: AbortSignal): P
   } catch {
     rmSync(target, { force: true });
   } finally {
-    closeSync(from);
+    await from.close();
+    await to?.close();
   }
 }
 
-function inodeAndSize(fd: number): { ino: bigint; size: number } {
-  const { ino, size } = fstatSync(fd, { bigint: true });
-  return { ino, size: Number(size) };
+async function* blocksOf(file: FileHandle): AsyncGenerator<Buffer> {
+  for (;;) {
+    const { bytesRead, buffer } = await file.read(Buffer.allocUnsafe(BLOCK_BYTES), 0, BLOCK_BYTES);
+    if (bytesRead === 0) return;
+    yield buffer.subarray(0, bytesRead);
+  }
 }
 
 function inodeOf(path: string): bigint {
   return statSync(path, { bigint: true }).ino;
 }
 
-function sync(fd: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    fsync(fd, (error) => {
-      if (error === null) resolve();
-      else reject(error);
-    });
-  });
+function isAborted(signal: AbortSignal): boolean {
+  return signal.aborted;
 }
