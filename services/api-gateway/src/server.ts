@@ -20,6 +20,7 @@ import { connectPeers } from './peers.js';
 import type { Peers } from './peers.js';
 import { archiveRoutes } from './routes/archive-routes.js';
 import { attachRoutes } from './routes/attach-routes.js';
+import { checkpointRoutes } from './routes/checkpoint-routes.js';
 import { containerRoutes } from './routes/container-routes.js';
 import { eventRoutes } from './routes/event-routes.js';
 import type { GatewayContext } from './routes/gateway-context.js';
@@ -56,6 +57,7 @@ export function allRoutes(context: GatewayContext, pingHeaders: readonly string[
     ...containerRoutes(context),
     ...attachRoutes(context),
     ...archiveRoutes(context),
+    ...checkpointRoutes(context),
     ...imageRoutes(context),
     ...volumeRoutes(context),
     ...networkRoutes(context),

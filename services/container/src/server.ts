@@ -32,6 +32,7 @@ import { logMetrics } from './logs/log-metrics.js';
 import { checkLogOptions } from './logs/options/sink-config.js';
 import { RootfsWorkers } from './rootfs/rootfs-threads.js';
 import { archiveRpc } from './rpc/archive-rpc.js';
+import { checkpointRpc } from './rpc/checkpoint-rpc.js';
 import { execRpc } from './rpc/exec-rpc.js';
 import { grpcPeers } from './rpc/grpc-peers.js';
 import { imageContentRpc } from './rpc/image-content-rpc.js';
@@ -114,6 +115,7 @@ export async function startContainerService(
           serviceEntry(container.ContainerServiceService, {
             ...lifecycleRpc(containers),
             ...streamsRpc(containers),
+            ...checkpointRpc(containers),
             ...execRpc(execs),
             ...observeRpc(containers),
             ...imageContentRpc(containers, clients.image),

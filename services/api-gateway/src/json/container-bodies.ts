@@ -198,6 +198,9 @@ export const commitBody = struct('Config', configFields);
 /** Body of `POST /containers/{id}/update`. */
 export const updateBody = struct('UpdateConfig', { ...resourceFields, RestartPolicy: restartPolicy });
 
+/** Body of `POST /containers/{id}/checkpoints`. */
+export const checkpointBody = struct('CreateRequest', { CheckpointID: string, CheckpointDir: string, Exit: boolean });
+
 /** Body of `POST /containers/{id}/exec`. */
 export const execBody = struct('ExecOptions', {
   User: string,

@@ -3,6 +3,7 @@ import { container, type network, type Timestamp, timestampToNs } from '@flotill
 import { KeyedLocks } from '@flotilla/store';
 import type { RuntimeTask } from '../runtime/runtime.js';
 import { type ContainerRecord, stateOf, toStatus } from '../store/container-record.js';
+import { Checkpoints } from './checkpoints.js';
 import { Committer } from './committer.js';
 import type { ContainerContext } from './context.js';
 import { Creator } from './creator.js';
@@ -42,6 +43,7 @@ export interface PruneFilter {
 /** The life of containers: every operation of the API, with one lock per container. */
 export class Containers {
   readonly context: ContainerContext;
+  readonly checkpoints: Checkpoints;
   readonly #committer: Committer;
   readonly #creator: Creator;
   readonly #starter: Starter;
@@ -64,6 +66,7 @@ export class Containers {
       sandboxBarrier: new StartBarrier(),
     };
     const { context } = this;
+    this.checkpoints = new Checkpoints(context);
     const cancelBackOff = (id: string): void => this.#ender.cancelBackOff(id);
     this.#committer = new Committer(context);
     this.#creator = new Creator(context);
@@ -126,8 +129,12 @@ export class Containers {
     return this.#creator.create(request, requestId);
   }
 
-  start(name: string, requestId: string): Promise<StartResult> {
-    return this.#starter.start(this.context.store.resolve(name).container.id, { kind: 'user', requestId });
+  /** Start a container, from a checkpoint if one is named. */
+  async start(name: string, requestId: string, from = { checkpoint: '', directory: '' }): Promise<StartResult> {
+    const { id } = this.context.store.resolve(name).container;
+    const path =
+      from.checkpoint === '' ? undefined : await this.checkpoints.find(name, from.checkpoint, from.directory);
+    return this.#starter.start(id, { kind: 'user', requestId, ...(path === undefined ? {} : { checkpoint: path }) });
   }
 
   stop(name: string, options: StopOptions): Promise<StopResult> {

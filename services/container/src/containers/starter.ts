@@ -15,7 +15,8 @@ import { isLive, transition } from './state.js';
 
 /** Who starts a container, and what is answered in the batch of the new state. */
 export type StartCause =
-  | { kind: 'user'; requestId: string }
+  /** `checkpoint`: directory of what is brought back. */
+  | { kind: 'user'; requestId: string; checkpoint?: string }
   /** The second half of a restart; `requestId` may be empty when nobody waits. */
   | { kind: 'restart'; requestId: string }
   | { kind: 'policy' }
@@ -87,7 +88,7 @@ export class Starter {
     let task: RuntimeTask | undefined;
     try {
       const prepared = await prepareRun(this.#context, record);
-      task = await this.#createTask(record, prepared);
+      task = await this.#createTask(record, prepared, cause.kind === 'user' ? cause.checkpoint : undefined);
       await task.start();
       const revision = await this.#recordRunning(record, prepared, task, cause);
       this.#hooks.watch(task);
@@ -103,7 +104,11 @@ export class Starter {
     }
   }
 
-  #createTask({ container: shown, internals }: ContainerRecord, prepared: PreparedRun): Promise<RuntimeTask> {
+  #createTask(
+    { container: shown, internals }: ContainerRecord,
+    prepared: PreparedRun,
+    checkpoint: string | undefined,
+  ): Promise<RuntimeTask> {
     const { settings, runtime } = this.#context;
     const name = shown.hostConfig.runtime === '' ? settings.defaultRuntime : shown.hostConfig.runtime;
     this.#context.log.debug({ containerId: shown.id, mounts: internals.mounts.length }, 'bundle is ready');
@@ -115,6 +120,7 @@ export class Starter {
       stdinOnce: shown.config.stdinOnce,
       runtimeBinary: settings.runtimes.get(name) ?? name,
       systemdCgroup: settings.systemdCgroup,
+      ...(checkpoint === undefined ? {} : { checkpoint }),
       ...(settings.shimCgroup === '' ? {} : { shimCgroup: settings.shimCgroup }),
       log: logSinkOf(shown, settings),
     });

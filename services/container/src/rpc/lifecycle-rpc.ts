@@ -30,9 +30,11 @@ export const lifecycleRpc = (containers: Containers): Handlers => ({
     return Promise.resolve({ containers: records.map((record) => record.container), revision: store.revision });
   }),
 
-  startContainer: unary(({ name }, { requestId }) => containers.start(name, requestId), {
-    idempotent: container.StartContainerResponse,
-  }),
+  startContainer: unary(
+    ({ name, checkpoint, checkpointDir: directory }, { requestId }) =>
+      containers.start(name, requestId, { checkpoint, directory }),
+    { idempotent: container.StartContainerResponse },
+  ),
 
   stopContainer: unary(
     ({ name, signal, timeoutSeconds }, { requestId }) => containers.stop(name, { signal, timeoutSeconds, requestId }),

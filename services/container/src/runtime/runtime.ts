@@ -31,6 +31,8 @@ export interface CreateTask {
   /** Cgroup (v1: below each controller's root) for the shim itself. */
   readonly shimCgroup?: string;
   readonly systemdCgroup?: boolean;
+  /** Directory of a checkpoint that the task goes on from. */
+  readonly checkpoint?: string;
   readonly log: LogSinkConfig;
 }
 
@@ -110,6 +112,8 @@ export interface RuntimeTask {
   kill(signal: number, all?: boolean): Promise<void>;
   resize(width: number, height: number): Promise<void>;
   pause(): Promise<void>;
+  /** Write its processes down in a directory, and end them if `exit`. Not tried on a machine where criu works. */
+  checkpoint(directory: string, exit: boolean): Promise<void>;
   resume(): Promise<void>;
   /** Processes in the container, in the host's pid namespace. */
   pids(): Promise<number[]>;

@@ -169,6 +169,15 @@ export class ShimClient {
     await this.#call('CloseIO', shim.CloseIORequest, { id: this.#id, execId, stdin: true }, nothing);
   }
 
+  async checkpoint(path: string, exit: boolean): Promise<void> {
+    const value = shim.RuncCheckpointOptions.encode(
+      shim.RuncCheckpointOptions.fromPartial({ exit, openTcp: true, externalUnixSockets: true, fileLocks: true }),
+    ).finish();
+    const options = { typeUrl: 'containerd.runc.v1.CheckpointOptions', value: Buffer.from(value) };
+    const request = { id: this.#id, path, options };
+    await this.#call('Checkpoint', shim.CheckpointTaskRequest, request, nothing, CREATE_TIMEOUT_MS);
+  }
+
   async pause(): Promise<void> {
     await this.#call('Pause', shim.PauseRequest, { id: this.#id }, nothing);
   }

@@ -109,11 +109,12 @@ export class ShimRuntime implements Runtime {
       const { client, fifos, started } = prepared;
       sink = await this.#logThread.openSink({ log: input.log, resume: false, terminal, ...prepared.takeOutput() });
       if (input.openStdin) stdin = new StdinWriter(fifos.io.stdin, () => client.closeStdin());
-      const pid = await client.create(bundle, fifos.io, {
+      const options = {
         binaryName: input.runtimeBinary,
         root: join(this.#program.execRoot, 'runc'),
         systemdCgroup: input.systemdCgroup ?? false,
-      });
+      };
+      const pid = await client.create(bundle, fifos.io, options, input.checkpoint);
       if (input.shimCgroup !== undefined) {
         this.#shimCgroups.move(started.pid ?? (await client.shimPid()), input.shimCgroup);
       }

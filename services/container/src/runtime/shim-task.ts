@@ -100,6 +100,14 @@ export class ShimTask implements RuntimeTask {
     await this.#parts.client.resizePty(width, height);
   }
 
+  async checkpoint(directory: string, exit: boolean): Promise<void> {
+    try {
+      await this.#parts.client.checkpoint(directory, exit);
+    } catch (error) {
+      throw runtimeFailure(error);
+    }
+  }
+
   async pause(): Promise<void> {
     await this.#parts.client.pause();
   }
