@@ -87,8 +87,9 @@ describe('an engine that stops its containers and starts them in order', () => {
     for (const pid of [...services.map(({ pid }) => pid), ...shims, ...pids].map(Number)) process.kill(pid, 'SIGKILL');
     await waitFor(() => pids.every((pid) => !existsSync(`/proc/${pid}`)), { what: 'their end' });
     await t.engine.start();
-    const counts = () => inspect('web', '{{.State.Running}} {{.RestartCount}}');
-    await waitFor(async () => (await counts()) === 'true 1', { what: 'the last one', timeoutMs: 60_000 });
+    // Not `Running`, which a container that waits for its restart is too.
+    const counts = () => inspect('web', '{{.State.Status}} {{.RestartCount}}');
+    await waitFor(async () => (await counts()) === 'running 1', { what: 'the last one', timeoutMs: 60_000 });
     expect(await startedAt('web')).toBeGreaterThanOrEqual(await startedAt('db'));
     await waitFor(async () => (await running()).join() === 'db,one,two,web', { what: 'all', timeoutMs: 60_000 });
   });
