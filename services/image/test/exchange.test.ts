@@ -1,8 +1,9 @@
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { image as proto } from '@flotilla/proto';
 import { ExchangeFifo, FifoReader, writeFifo } from '@flotilla/sys';
 import { dockerArchive, gzipLayer, makeImage, ociArchive, plainTar, waitFor } from '@flotilla/testkit';
@@ -179,6 +180,14 @@ describe('archives through a FIFO in the exchange directory', () => {
     expect((await engine.client.listImages({}, call)).images).toEqual([]);
   });
 
+  it('say that they end in the middle of a layer', async () => {
+    const cut = archive.subarray(0, archive.indexOf(large.tar) + 5_000_000);
+    await expect(loadThrough(inParts(cut))).rejects.toMatchObject({
+      kind: 'dataLoss',
+      message: 'invalid archive: unexpected end of data',
+    });
+  });
+
   it('leave nothing when the client goes away while a layer comes', async () => {
     const stop = new AbortController();
     const source = inParts(archive, async () => {
@@ -199,6 +208,27 @@ describe('archives through a FIFO in the exchange directory', () => {
     });
     await expect(loadThrough(source)).rejects.toMatchObject({ kind: 'unavailable' });
     await restarted;
+  });
+
+  it('import what has no or few bytes', async () => {
+    const importThrough = async (bytes: Buffer): Promise<string> => {
+      using upload = new Upload(exchangeDir());
+      async function* requests(): AsyncGenerator<proto.ImportImageRequest> {
+        const names = { repository: '', tag: '', message: '', changes: [], platform: undefined, source: '-' };
+        yield { frame: { $case: 'start', value: { ...names, exchangeName: upload.exchangeName } } };
+        const end = await upload.write(Readable.from(bytes.length === 0 ? [] : [bytes]));
+        if (end !== undefined) yield { frame: { $case: 'end', value: end } };
+      }
+      const answers = upload.answers(engine.client.importImage(requests(), call));
+      for await (const { imageId } of answers) return imageId;
+      throw new Error('no answer');
+    };
+    const empty = Buffer.alloc(0);
+    expect((await find(engine, await importThrough(empty))).layers).toEqual([
+      `sha256:${createHash('sha256').digest('hex')}`,
+    ]);
+    for (const bytes of [Buffer.from('a'), Buffer.from('abcdef')])
+      await expect(importThrough(bytes)).rejects.toMatchObject({ message: /unexpected EOF/ });
   });
 
   it('import, and clients that send nothing keep nobody waiting', async () => {

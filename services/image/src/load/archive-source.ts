@@ -24,6 +24,7 @@ export class ArchiveSource {
   readonly #iterator: AsyncIterator<Buffer>;
   readonly #direct: UploadData['direct'];
   #held: Buffer = Buffer.alloc(0);
+  #isOver = false;
 
   constructor(data: UploadData) {
     this.#iterator = data[Symbol.asyncIterator]();
@@ -34,6 +35,7 @@ export class ArchiveSource {
   async peek(length: number): Promise<Buffer> {
     while (this.#held.length < length) {
       const next = await this.#iterator.next();
+      this.#isOver = next.done === true;
       if (next.done === true) break;
       this.#held = this.#held.length === 0 ? next.value : Buffer.concat([this.#held, next.value]);
     }
@@ -56,21 +58,21 @@ export class ArchiveSource {
     }
   }
 
-  /** Whether `lend` works. */
+  /** Whether `lend` works. Not after the end: the upload has then closed its descriptor, which may be another's by now. */
   get isDirect(): boolean {
-    return this.#direct !== undefined;
+    return this.#direct !== undefined && !this.#isOver;
   }
 
   /**
    * Leaves `length` bytes (Infinity: all), those after the next `skipped`, to `read`, which tells how many it has read; the
-   * skipped ones must have been peeked at. undefined, and nothing is taken, when they come in messages or `read` gives that.
+   * skipped ones must have been peeked at. undefined, and nothing is taken, unless `isDirect` or when `read` gives that.
    */
   async lend<T extends { readonly readBytes: number }>(
     skipped: number,
     length: number,
     read: (part: ArrivingPart) => Promise<T | undefined>,
   ): Promise<T | undefined> {
-    if (this.#direct === undefined) return undefined;
+    if (this.#direct === undefined || !this.isDirect) return undefined;
     const head = this.#held.subarray(skipped, skipped + length);
     const result = await read({ head, fd: this.#direct.fd, length });
     if (result === undefined) return undefined;

@@ -79,6 +79,8 @@ class FifoUpload<S> implements UploadData {
     const frame = next.done === true ? undefined : next.value.frame;
     if (frame?.$case !== 'end') throw cancelled('the caller went away');
     const { sizeBytes } = frame.value;
+    // Who was lent a part of known length has counted all of it.
+    if (sizeBytes < BigInt(this.#received)) throw dataLoss('invalid archive: unexpected end of data');
     if (sizeBytes !== BigInt(this.#received)) throw dataLoss(`${this.#received} bytes came in place of ${sizeBytes}`);
   }
 }
