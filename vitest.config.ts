@@ -2,6 +2,8 @@ import { defineConfig } from 'vitest/config';
 
 const resolve = { conditions: ['source', 'node', 'import', 'default'] };
 const ssr = { resolve };
+// A condition that fails takes this long to say so; one that holds takes no time, however busy the machine is.
+const expectOptions = { poll: { timeout: 20_000, interval: 20 } };
 
 export default defineConfig({
   resolve,
@@ -17,6 +19,7 @@ export default defineConfig({
           name: 'unit',
           include: ['packages/*/src/**/*.test.ts', 'services/*/src/**/*.test.ts', 'cli/src/**/*.test.ts'],
           testTimeout: 30_000,
+          expect: expectOptions,
         },
       },
       {
@@ -27,12 +30,19 @@ export default defineConfig({
           include: ['services/*/test/**/*.test.ts', 'packages/*/test/**/*.test.ts', 'cli/test/**/*.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,
+          expect: expectOptions,
         },
       },
       {
         resolve,
         ssr,
-        test: { name: 'api', include: ['test/api/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 120_000 },
+        test: {
+          name: 'api',
+          include: ['test/api/**/*.test.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
+          expect: expectOptions,
+        },
       },
       {
         resolve,
@@ -42,6 +52,7 @@ export default defineConfig({
           include: ['test/e2e/**/*.test.ts', 'test/chaos/**/*.test.ts'],
           testTimeout: 180_000,
           hookTimeout: 180_000,
+          expect: expectOptions,
         },
       },
     ],

@@ -37,7 +37,7 @@ export async function takeRecords(t: TestEngine): Promise<Footprint> {
           if (left.length > 0) throw new Error(`left behind: ${left.slice(0, 20).join(', ')}`);
           return true;
         },
-        { what: 'objects and files to be cleaned up', timeoutMs: 5000, intervalMs: 50 },
+        { what: 'objects and files to be cleaned up', timeoutMs: 20_000, intervalMs: 50 },
       );
     },
   };

@@ -9,6 +9,7 @@ import {
   plainTar,
   startFaultProxy,
   type FixtureImage,
+  waitFor,
 } from '@flotilla/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { enterNamespace } from './enter-namespace.js';
@@ -44,7 +45,8 @@ describe.skipIf(!hasLoopDevices).each(['overlay2', 'vfs'])('a full ext4 on a loo
   afterAll(async () => {
     inside[Symbol.dispose]();
     await t[Symbol.asyncDispose]();
-    expect(execFileSync('losetup', ['-ln', '-O', 'BACK-FILE'], { encoding: 'utf8' })).not.toContain(t.directory);
+    const backing = () => execFileSync('losetup', ['-ln', '-O', 'BACK-FILE'], { encoding: 'utf8' });
+    await waitFor(() => !backing().includes(t.directory), { what: 'the loop device to be gone' });
   });
   beforeEach(() => {
     leave(Infinity);

@@ -48,7 +48,7 @@ export async function snapshotKernelState(scope: LeakScope = {}): Promise<Kernel
  * Throws an error that lists what is there now and was not at the time of `before`. Things that are on their way out get `timeoutMs` to go.
  * What has vanished since is no leak.
  */
-export async function expectNoLeaks(before: KernelState, timeoutMs = 5000): Promise<void> {
+export async function expectNoLeaks(before: KernelState, timeoutMs = 20_000): Promise<void> {
   let leaks: string[] = [];
   try {
     await waitFor(

@@ -14,7 +14,7 @@ export interface WaitOptions {
  */
 export async function waitFor<T>(
   condition: () => T | Promise<T>,
-  { timeoutMs = 10_000, what, intervalMs = 10 }: WaitOptions,
+  { timeoutMs = 20_000, what, intervalMs = 10 }: WaitOptions,
 ): Promise<Exclude<T, false | undefined>> {
   const deadline = Date.now() + timeoutMs;
   let lastError: unknown;

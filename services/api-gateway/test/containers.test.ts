@@ -152,7 +152,7 @@ test('the list shows how long containers are up, and other texts by version', as
   });
   expect(await list('')).toEqual(['/web']);
   await expect
-    .poll(async () => ((await get('/containers/json')).json as { Status: string }[])[0]?.Status, { timeout: 3000 })
+    .poll(async () => ((await get('/containers/json')).json as { Status: string }[])[0]?.Status)
     .toBe('Up 6 seconds');
 });
 
@@ -248,7 +248,7 @@ test('a wait goes on after the death of its owner', async () => {
   engine.exits.delete(id);
   await engine.stopService('container');
   await engine.startService('container');
-  await expect.poll(() => engine.exits.has(id), { timeout: 5000 }).toBe(true);
+  await expect.poll(() => engine.exits.has(id)).toBe(true);
   engine.exits.get(id)?.(0);
   expect(await raw.until((text) => text.includes('}'))).toContain('{"StatusCode":0}');
   raw.close();
