@@ -1,6 +1,7 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { waitFor } from '@flotilla/testkit';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { LogBatch, LogSinkConfig } from '../log-config.js';
 import { ENCODER_OUTPUT_BYTES, type OutputStream } from './entry-encoder.js';
@@ -18,6 +19,8 @@ const READ: LogReadRequest = {
   details: false,
   follow: false,
 };
+
+const never = new AbortController().signal;
 
 let directory: string;
 let path: string;
@@ -123,14 +126,22 @@ describe('a json-file log', () => {
     const writer = openWriter({ maxSizeBytes: 20_000, maxFiles: 2 });
     live.open(path);
     write(writer, numbers(1, 100));
-    const reading = readText({ follow: true, tail: 50 });
+    let text = '';
+    const reading = (async () => {
+      const request = { ...READ, follow: true, tail: 50 };
+      for await (const { frames } of readLog({ driver: 'json-file', path }, request, live, never)) {
+        text += Buffer.from(frames).toString();
+      }
+    })();
     for (let next = 101; next < 1000; next += 100) {
-      await new Promise((resolve) => setTimeout(resolve, 2));
+      // Whoever falls behind by more than there are files loses lines.
+      await waitFor(() => text.endsWith(`${next - 1}\n`), { what: 'the lines before', intervalMs: 1 });
       write(writer, numbers(next, next + 99));
     }
     writer.close(true);
     live.close(path);
-    expect(await reading).toBe(numbers(51, 1000));
+    await reading;
+    expect(text).toBe(numbers(51, 1000));
   });
 
   it('is not followed when nobody writes it', async () => {
@@ -140,18 +151,19 @@ describe('a json-file log', () => {
 
   it('leaves a follower that is cancelled', async () => {
     live.open(path);
+    write(openWriter(), 'x\n');
     const leave = new AbortController();
+    let bytes = 0;
     const reading = (async () => {
-      let count = 0;
       for await (const batch of readLog({ driver: 'json-file', path }, { ...READ, follow: true }, live, leave.signal)) {
-        count += batch.frames.length;
+        bytes += batch.frames.length;
       }
-      return count;
     })();
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await waitFor(() => bytes > 0, { what: 'the line' });
     leave.abort();
     live.touch(path);
-    expect(await reading).toBe(0);
+    await reading;
+    expect(bytes).toBe('x\n'.length);
   });
 
   it('is read up to a place', async () => {
