@@ -2,6 +2,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { waitFor } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { killProcess } from './kill-process.js';
 import { startTestEngine, type TestEngine } from './test-engine.js';
 
 describe('an engine that stops its containers and starts them in order', () => {
@@ -83,8 +84,8 @@ describe('an engine that stops its containers and starts them in order', () => {
     const pids = await Promise.all(names.map((name) => inspect(name, '{{.State.Pid}}')));
     const shims = ids.map((id) => readFileSync(join(t.engine.execRoot, 'containers', id, 'shim.pid'), 'utf8'));
     const services = await t.engine.services();
-    process.kill(t.engine.launcherPid, 'SIGKILL');
-    for (const pid of [...services.map(({ pid }) => pid), ...shims, ...pids].map(Number)) process.kill(pid, 'SIGKILL');
+    const all = [t.engine.launcherPid, ...services.map(({ pid }) => pid), ...shims, ...pids];
+    for (const pid of all) killProcess(Number(pid));
     await waitFor(() => pids.every((pid) => !existsSync(`/proc/${pid}`)), { what: 'their end' });
     await t.engine.start();
     // Not `Running`, which a container that waits for its restart is too.

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { receiveStreams, waitFor, type LogReceiver } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -27,6 +29,15 @@ describe('logs', () => {
   });
 
   const logsOf = async (...args: string[]): Promise<string> => (await t.docker(['logs', ...args])).stdout;
+  /** A follower, with what it has printed so far and, at its end, everything. */
+  const follow = (...args: string[]): { text: () => string; ended: Promise<string> } => {
+    const env = { ...process.env, DOCKER_HOST: `unix://${t.engine.socket}` };
+    const child = spawn('docker', ['logs', '-f', ...args], { env, stdio: ['ignore', 'pipe', 'ignore'] });
+    const pieces: Buffer[] = [];
+    child.stdout.on('data', (piece: Buffer) => pieces.push(piece));
+    const text = (): string => Buffer.concat(pieces).toString();
+    return { text, ended: once(child, 'close').then(text) };
+  };
   const numbers = (from: number, to: number): string =>
     Array.from({ length: to - from + 1 }, (_, index) => `${from + index}\n`).join('');
   const containerPid = async (): Promise<number> => {
@@ -71,14 +82,12 @@ describe('logs', () => {
     await t.ok('run', '-d', '--name', 'rotating', '-v', `${volume}:/go`, 'busybox', 'sh', '-c', script);
     await waitFor(async () => (await logsOf('--tail', '1', 'rotating')) === '5000\n', { what: 'the first lines' });
     const since = (await logsOf('-t', '--tail', '1000', 'rotating')).split(' ')[0] ?? '';
-    const following = [
-      logsOf('-f', 'rotating'),
-      logsOf('-f', '--tail', '100', 'rotating'),
-      logsOf('-f', '--since', since, 'rotating'),
-    ];
+    const following = [[], ['--tail', '100'], ['--since', since]].map((options) => follow(...options, 'rotating'));
+    // What a tail is counts from where the log ends when it is asked for.
+    for (const { text } of following) await waitFor(() => text().endsWith('5000\n'), { what: 'the followers' });
     await t.ok('run', '--rm', '-v', `${volume}:/go`, 'busybox', 'touch', '/go/on');
     await wait('rotating');
-    const [all, tail, late] = await Promise.all(following);
+    const [all, tail, late] = await Promise.all(following.map(({ ended }) => ended));
     expect(all === numbers(1, 60_000)).toBe(true);
     expect(tail === numbers(4901, 60_000)).toBe(true);
     expect(late === numbers(4001, 60_000)).toBe(true);
