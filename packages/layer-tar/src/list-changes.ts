@@ -25,8 +25,22 @@ export interface ChangeOptions {
  * Blocks: for worker threads.
  */
 export function listChanges(upper: string, lower: MergedDirectory, options: ChangeOptions = {}): TreeChange[] {
+  return changesIn(upper, lower, 'overlay', options);
+}
+
+/**
+ * The walk behind listChanges and compareTrees. An overlay's directory tells what is deleted by whiteouts and by being opaque; in a copy
+ * whatever is missing is.
+ */
+export function changesIn(
+  tree: string,
+  lower: MergedDirectory,
+  form: 'overlay' | 'copy',
+  options: ChangeOptions,
+): TreeChange[] {
+  const isOverlay = form === 'overlay';
   const kinds = new Map<string, TreeChange['kind']>();
-  const pending: { full: string; below: string; lower: MergedDirectory }[] = [{ full: upper, below: '', lower }];
+  const pending: { full: string; below: string; lower: MergedDirectory }[] = [{ full: tree, below: '', lower }];
   for (let level = pending.pop(); level !== undefined; level = pending.pop()) {
     const names = new Set(namesIn(level.full));
     for (const name of names) {
@@ -37,7 +51,7 @@ export function listChanges(upper: string, lower: MergedDirectory, options: Chan
       const stats = statOf(full);
       if (stats === undefined) continue;
       const before = mergedChild(level.lower, name);
-      if (isWhiteout(stats)) {
+      if (isOverlay && isWhiteout(stats)) {
         if (before !== undefined) kinds.set(path, 'deleted');
         continue;
       }
@@ -45,7 +59,7 @@ export function listChanges(upper: string, lower: MergedDirectory, options: Chan
       else if (differs(stats, full, before.stats, before.full)) kinds.set(path, 'modified');
       if (stats.isDirectory()) pending.push({ full, below: `${path}/`, lower: before?.directory ?? [] });
     }
-    if (level.lower.length > 0 && isOpaque(level.full)) {
+    if (level.lower.length > 0 && (!isOverlay || isOpaque(level.full))) {
       for (const [name, holders] of mergedNames(level.lower)) {
         if (!names.has(name) && mergedChild(holders, name) !== undefined) kinds.set(level.below + name, 'deleted');
       }
@@ -55,7 +69,7 @@ export function listChanges(upper: string, lower: MergedDirectory, options: Chan
 }
 
 /** With the directories above each changed path. */
-export function sortedChanges(kinds: Map<string, TreeChange['kind']>): TreeChange[] {
+function sortedChanges(kinds: Map<string, TreeChange['kind']>): TreeChange[] {
   for (const path of [...kinds.keys()]) {
     for (let at = path.lastIndexOf('/'); at > 0; at = path.lastIndexOf('/', at - 1)) {
       const parent = path.slice(0, at);
@@ -66,7 +80,7 @@ export function sortedChanges(kinds: Map<string, TreeChange['kind']>): TreeChang
 }
 
 /** dockerd's rule; the paths are read for capabilities only. */
-export function differs(now: BigIntStats, path: string, before: BigIntStats, pathBefore: string): boolean {
+function differs(now: BigIntStats, path: string, before: BigIntStats, pathBefore: string): boolean {
   if (now.mode !== before.mode || now.uid !== before.uid || now.gid !== before.gid || now.rdev !== before.rdev) {
     return true;
   }
