@@ -26,4 +26,5 @@ export { SysError, errnoName, hasCode } from './sys-error.js';
 export { UnixDatagramSocket } from './unix-datagram.js';
 export { attachTree, openBeneath } from './trees.js';
 export { findBeside, startThreadPool, startWorker } from './worker.js';
+export { WorkerPool } from './worker-pool.js';
 export { getXattr, listXattrs, setXattr } from './xattr.js';

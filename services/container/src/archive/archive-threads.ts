@@ -3,16 +3,13 @@ import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Worker } from 'node:worker_threads';
 import { EngineError, cancelled, internal } from '@flotilla/errors';
-import { hasCode, pipe2, setPipeSize, startWorker } from '@flotilla/sys';
+import { WorkerPool, hasCode, pipe2, setPipeSize } from '@flotilla/sys';
 import pLimit from 'p-limit';
 import type { ArchiveJob, ArchiveReply, PathInfo, ReadJob, StatJob, WriteJob } from './archive-jobs.js';
 
 /** Each takes 10 MiB, and may wait as long as its client does. */
 const maxThreads = 16;
-const idleMs = 10_000;
 const pipeBytes = 1 << 20;
-/** Objects of a tar's members live shortly. */
-const youngGenerationMiB = 4;
 
 type Wanted<J> = Omit<J, 'op' | 'stop' | 'inputFd' | 'outputFd'>;
 
@@ -25,8 +22,7 @@ type Wanted<J> = Omit<J, 'op' | 'stop' | 'inputFd' | 'outputFd'>;
  */
 export class ArchiveThreads implements AsyncDisposable {
   readonly #limit = pLimit(maxThreads);
-  readonly #idle: { worker: Worker; timer: NodeJS.Timeout }[] = [];
-  readonly #workers = new Set<Worker>();
+  readonly #pool = new WorkerPool('container-archive-worker', import.meta.url);
 
   /** @throws EngineError `notFound` (`noSuchPath`), `invalidArgument`, `unavailable` when a container that ran has ended. */
   async stat(job: Wanted<StatJob>, signal: AbortSignal): Promise<PathInfo> {
@@ -120,16 +116,15 @@ export class ArchiveThreads implements AsyncDisposable {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const { timer } of this.#idle.splice(0)) clearTimeout(timer);
-    await Promise.all([...this.#workers].map((worker) => worker.terminate()));
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#pool[Symbol.asyncDispose]();
   }
 
   #run(job: ArchiveJob, signal: AbortSignal, onFound?: (info: PathInfo) => void): Promise<void> {
     return this.#limit(async () => {
       const worker = this.#takeFor(job, signal);
       await work(worker, job, onFound);
-      if (this.#workers.has(worker)) this.#rest(worker);
+      this.#pool.rest(worker);
     });
   }
 
@@ -137,37 +132,11 @@ export class ArchiveThreads implements AsyncDisposable {
   #takeFor(job: ArchiveJob, signal: AbortSignal): Worker {
     try {
       if (signal.aborted) throw cancelled('cancelled');
-      return this.#take();
+      return this.#pool.take();
     } catch (error) {
       closeEnd(job);
       throw error;
     }
-  }
-
-  #take(): Worker {
-    for (let entry = this.#idle.pop(); entry !== undefined; entry = this.#idle.pop()) {
-      clearTimeout(entry.timer);
-      if (this.#workers.has(entry.worker)) return entry.worker;
-    }
-    const worker = startWorker('container-archive-worker', import.meta.url, {
-      resourceLimits: { maxYoungGenerationSizeMb: youngGenerationMiB },
-    });
-    worker.unref();
-    // One that dies while idle is only forgotten.
-    worker.on('error', () => this.#workers.delete(worker));
-    worker.once('exit', () => this.#workers.delete(worker));
-    this.#workers.add(worker);
-    return worker;
-  }
-
-  #rest(worker: Worker): void {
-    const timer = setTimeout(() => {
-      const at = this.#idle.findIndex((entry) => entry.worker === worker);
-      if (at >= 0) this.#idle.splice(at, 1);
-      void worker.terminate();
-    }, idleMs);
-    timer.unref();
-    this.#idle.push({ worker, timer });
   }
 }
 

@@ -1,14 +1,10 @@
 import { availableParallelism } from 'node:os';
-import type { Worker } from 'node:worker_threads';
 import { EngineError, cancelled, internal } from '@flotilla/errors';
-import { startThreadPool, startWorker } from '@flotilla/sys';
+import { WorkerPool, startThreadPool } from '@flotilla/sys';
 import type { LayerReply, LayerTask, LayerTaskResult } from './layer-tasks.js';
 
-const idleMs = 10_000;
 /** A thread takes 10 MiB. */
 const maxThreads = 4;
-/** Objects of a tar's members live shortly: more would only keep more of them. */
-const youngGenerationMiB = 4;
 
 /**
  * The worker threads that read and write layers: as many as there are cores, two to four, and as many again for blobs
@@ -18,8 +14,7 @@ const youngGenerationMiB = 4;
 export class LayerWorkers implements AsyncDisposable {
   readonly #turns: Turns;
   readonly #followerTurns: Turns;
-  readonly #idle: { worker: Worker; timer: NodeJS.Timeout }[] = [];
-  readonly #workers = new Set<Worker>();
+  readonly #pool = new WorkerPool('layer-worker', import.meta.url);
   #poolStarted: Promise<void> | undefined;
 
   constructor(limit = Math.min(maxThreads, Math.max(2, availableParallelism()))) {
@@ -54,7 +49,7 @@ export class LayerWorkers implements AsyncDisposable {
   }
 
   async #run(task: LayerTask): Promise<LayerTaskResult> {
-    const worker = this.#takeIdle() ?? this.#start();
+    const worker = this.#pool.take();
     const reply = await new Promise<LayerReply>((resolve) => {
       const settle = (answer: LayerReply) => {
         worker.off('message', settle);
@@ -63,7 +58,6 @@ export class LayerWorkers implements AsyncDisposable {
         resolve(answer);
       };
       const failed = (error: unknown) => {
-        this.#workers.delete(worker);
         settle({ error: { kind: 'internal', message: `layer worker failed: ${String(error)}` } });
       };
       const gone = () => failed('it exited');
@@ -72,46 +66,15 @@ export class LayerWorkers implements AsyncDisposable {
       worker.once('exit', gone);
       worker.postMessage(task);
     });
-    if (this.#workers.has(worker)) this.#rest(worker);
+    this.#pool.rest(worker);
     if ('result' in reply) return reply.result;
     throw reply.error.kind === 'internal'
       ? internal(reply.error.message)
       : new EngineError(reply.error.kind, reply.error.message);
   }
 
-  #start(): Worker {
-    const worker = startWorker('layer-worker', import.meta.url, {
-      resourceLimits: { maxYoungGenerationSizeMb: youngGenerationMiB },
-    });
-    worker.unref();
-    // A worker that dies while idle is only forgotten.
-    worker.on('error', () => undefined);
-    worker.once('exit', () => this.#workers.delete(worker));
-    this.#workers.add(worker);
-    return worker;
-  }
-
-  #takeIdle(): Worker | undefined {
-    for (let entry = this.#idle.pop(); entry !== undefined; entry = this.#idle.pop()) {
-      clearTimeout(entry.timer);
-      if (this.#workers.has(entry.worker)) return entry.worker;
-    }
-    return undefined;
-  }
-
-  #rest(worker: Worker): void {
-    const timer = setTimeout(() => {
-      const at = this.#idle.findIndex((entry) => entry.worker === worker);
-      if (at >= 0) this.#idle.splice(at, 1);
-      void worker.terminate();
-    }, idleMs);
-    timer.unref();
-    this.#idle.push({ worker, timer });
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const { timer } of this.#idle.splice(0)) clearTimeout(timer);
-    await Promise.all([...this.#workers].map((worker) => worker.terminate()));
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#pool[Symbol.asyncDispose]();
   }
 }
 
