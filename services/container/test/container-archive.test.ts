@@ -319,6 +319,17 @@ describe.skipIf(!canRun)('archives of containers (needs root, shim, runc, busybo
     await remove('ends');
   });
 
+  it('keeps its threads for the next copy when one is refused', async () => {
+    await create('refused');
+    const refuse = () => expect(cp.stat('refused', '/none')).rejects.toMatchObject({ kind: 'notFound' });
+    const threads = () => readdirSync('/proc/self/task').length;
+    await refuse();
+    const before = threads();
+    for (let i = 0; i < 30; i += 1) await refuse();
+    expect(threads() - before).toBeLessThan(10);
+    await remove('refused');
+  });
+
   it('takes no more than a slow reader does, and lets go of one that leaves', async () => {
     const id = await create('slow');
     await cp.write('slow', '/data', plainTar([['big', Buffer.alloc(32 << 20, 'b')]]));

@@ -123,8 +123,11 @@ export class ArchiveThreads implements AsyncDisposable {
   #run(job: ArchiveJob, signal: AbortSignal, onFound?: (info: PathInfo) => void): Promise<void> {
     return this.#limit(async () => {
       const worker = this.#takeFor(job, signal);
-      await work(worker, job, onFound);
-      this.#pool.rest(worker);
+      try {
+        await work(worker, job, onFound);
+      } finally {
+        this.#pool.rest(worker);
+      }
     });
   }
 
