@@ -10,7 +10,8 @@ export type TaskLeft = RuntimeTask | 'no task' | 'unknown';
 
 /**
  * Give back everything that a run (or a start that failed, or one that a crash cut short) holds: task and shim, root file system, volume mounts,
- * sandbox, bundle. Idempotent. What a peer that is down still holds is released by the next reconciliation.
+ * sandbox, bundle. Idempotent. A sandbox that cannot be released now goes with the next reconciliation; for volumes the bundle stays, by which the
+ * next start or removal of the container and the next start of the service know that there is something to release.
  */
 export async function releaseRun(
   context: ContainerContext,
@@ -34,12 +35,10 @@ export async function releaseRun(
   else if (task !== 'no task') await attempt('task', () => task.delete());
   await endCopies(context, record);
   const unmounted = await attempt('rootfs', () => context.rootfs.close(rootfsDir(context.settings, id)));
-  await Promise.all([
-    sandbox,
-    hasVolumes(record) ? attempt('volumes', () => context.peers.volumes.unmountAll(id)) : undefined,
-    // Never below a root file system that is still mounted: its files are the container's own.
-    unmounted ? attempt('bundle', () => rm(bundle, { recursive: true, force: true })) : undefined,
-  ]);
+  const released = !hasVolumes(record) || (await attempt('volumes', () => context.peers.volumes.unmountAll(id)));
+  // The mark that something is left goes last; and never below a root file system that is still mounted: its files are the container's own.
+  if (unmounted && released) await attempt('bundle', () => rm(bundle, { recursive: true, force: true }));
+  await sandbox;
 }
 
 /** A copy that is under way is finished first, as with dockerd; when somebody removes the container, it ends. */
