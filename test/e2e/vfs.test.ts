@@ -53,5 +53,9 @@ describe('an engine with storage driver vfs', () => {
     expect(await run('--read-only', 'busybox', 'sh', '-c', 'touch /x 2>/dev/null || echo read-only')).toBe('read-only');
     expect(await run('-v', '/etc', 'busybox', 'sh', '-c', 'head -c 4 /etc/passwd')).toBe('root');
     expect(await run('-u', 'web', '-w', '/var/made', 'busybox', 'sh', '-c', 'id -un; pwd')).toBe('web\n/var/made');
+    // The layers themselves still lie where an overlay of them can be read.
+    expect(await run('--mount', 'type=image,source=busybox,target=/x', 'busybox', 'ls', '/x/bin/busybox')).toBe(
+      '/x/bin/busybox',
+    );
   });
 });

@@ -53,6 +53,10 @@ export class FakeImages {
         warnings: [],
         revision: 1n,
         driver: 'overlay2',
+        mountedImages: request.mountedImages.map((name) => ({
+          id: `sha256:${'cd'.repeat(32)}`,
+          lowerDirs: this.images.get(name)?.lower ?? [],
+        })),
       });
     }),
     releaseContainerLayer: unary(({ containerId }: image.ReleaseContainerLayerRequest) => {

@@ -40,7 +40,13 @@ async function check(repair = false): Promise<string[]> {
 
 const prepare = () =>
   engine.client.prepareContainerLayer(
-    { holder: { containerId, containerName: 'web' }, image: 'web:1', platform: undefined, storageOptions: {} },
+    {
+      holder: { containerId, containerName: 'web' },
+      image: 'web:1',
+      platform: undefined,
+      storageOptions: {},
+      mountedImages: [],
+    },
     { ...call, requestId: 'prepare' },
   );
 

@@ -107,7 +107,10 @@ it('lets pulls, removals, tags and containers of one image meet in any order', a
     return Promise.allSettled([
       pull(engine, name),
       removeById(image.id),
-      engine.client.prepareContainerLayer({ holder, image: name, platform: undefined, storageOptions: {} }, call),
+      engine.client.prepareContainerLayer(
+        { holder, image: name, platform: undefined, storageOptions: {}, mountedImages: [] },
+        call,
+      ),
       engine.client.tagImage({ name, repository: 'raced', tag: `t${at}` }, call),
       engine.client.pruneImages({ dangling: false, until: undefined, labels: [], excludedLabels: [] }, call),
       at % 2 === 0 ? pull(engine, name) : removeById(image.id),

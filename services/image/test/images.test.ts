@@ -35,11 +35,11 @@ const remove = async (name: string, options: Partial<proto.RemoveImageRequest> =
   const { removed } = await engine.client.removeImage(request, call);
   return removed.map(({ what }) => `${what?.$case ?? ''} ${what?.value ?? ''}`);
 };
-const prepare = (name: string, id = containerId, requestId = `request ${id}`) =>
-  engine.client.prepareContainerLayer(
-    { holder: { containerId: id, containerName: 'web' }, image: name, platform: undefined, storageOptions: {} },
-    { ...call, requestId },
-  );
+const prepare = (name: string, id = containerId, requestId = `request ${id}`, mountedImages: string[] = []) => {
+  const holder = { containerId: id, containerName: 'web' };
+  const request = { holder, image: name, platform: undefined, storageOptions: {}, mountedImages };
+  return engine.client.prepareContainerLayer(request, { ...call, requestId });
+};
 const release = (id = containerId) => engine.client.releaseContainerLayer({ containerId: id }, call);
 const chainOf = (fixture: FixtureImage) => fixture.layers.map(({ diffId }) => diffId);
 
@@ -330,6 +330,37 @@ describe('container layers', () => {
     expect((await engine.client.reconcileHolders({ liveContainerIds: [], revision: 1n }, call)).released).toEqual([
       containerId,
     ]);
+    expect((await find(engine, 'web:1')).heldBy).toEqual([]);
+  });
+
+  it('keep the images that the container mounts as its own', async () => {
+    await load(engine, dockerArchive(other, ['other:1']));
+    const { mountedImages } = await prepare('web:1', containerId, 'one', ['other:1']);
+    const [mounted] = mountedImages;
+    expect(mounted?.id).toBe(other.id);
+    expect(readFileSync(join(mounted?.lowerDirs[0] ?? '', 'other'), 'utf8')).toBe('y');
+    expect(readdirSync(mounted?.lowerDirs.at(-1) ?? '')).toEqual([]);
+    expect((await find(engine, 'other:1')).heldBy).toEqual([{ containerId, containerName: 'web' }]);
+    const short = other.id.slice(7, 19);
+    await expect(remove(short)).rejects.toMatchObject({
+      message: `conflict: unable to delete ${short} (must be forced) - image is being used by stopped container ${containerId.slice(0, 12)}`,
+    });
+    // By force its name goes; its layers stay for the container, also over a crash.
+    await remove('other:1', { force: true });
+    await engine.stopImage();
+    await engine.startImage();
+    expect((await prepare('web:1', containerId, 'two', ['other:1'])).mountedImages).toEqual(mountedImages);
+    expect(readFileSync(join(mounted?.lowerDirs[0] ?? '', 'other'), 'utf8')).toBe('y');
+    await release();
+    expect(existsSync(mounted?.lowerDirs[0] ?? '')).toBe(false);
+    expect(layerDirs()).toHaveLength(2);
+  });
+
+  it('hold nothing when an image to mount is not there', async () => {
+    await expect(prepare('web:1', containerId, 'one', ['nowhere'])).rejects.toMatchObject({
+      kind: 'notFound',
+      message: 'No such image: nowhere:latest',
+    });
     expect((await find(engine, 'web:1')).heldBy).toEqual([]);
   });
 

@@ -165,7 +165,7 @@ describe('the memory of the image service does not grow with a layer', { timeout
     const peak = await peakOf(async () => {
       const holder = { containerId, containerName: 'web' };
       const { upperDir } = await engine.client.prepareContainerLayer(
-        { holder, image: 'plain:1', platform: undefined, storageOptions: {} },
+        { holder, image: 'plain:1', platform: undefined, storageOptions: {}, mountedImages: [] },
         { ...call, requestId: 'prepare' },
       );
       const fd = openSync(join(upperDir, 'written'), 'w');

@@ -105,6 +105,7 @@ describe('images of several platforms under one name', () => {
         image: name,
         platform: platform(foreign),
         storageOptions: {},
+        mountedImages: [],
       },
       call,
     );

@@ -60,7 +60,13 @@ const restart = async (driver: Engine['storageDriver']) => {
 
 const prepare = (id = containerId, name = 'web:1') =>
   engine.client.prepareContainerLayer(
-    { holder: { containerId: id, containerName: 'web' }, image: name, platform: undefined, storageOptions: {} },
+    {
+      holder: { containerId: id, containerName: 'web' },
+      image: name,
+      platform: undefined,
+      storageOptions: {},
+      mountedImages: [],
+    },
     { ...call, requestId: `request ${++requests}` },
   );
 const containers = () => readdirSync(join(engine.imageDir, 'containers'));

@@ -118,6 +118,9 @@ export const resources = (body: ResourcesBody): container.Resources => ({
 
 function mountRequest(mount: MountBody, version: ApiVersion): container.MountRequest {
   const { BindOptions: bind, VolumeOptions: volume, TmpfsOptions: tmpfs, ImageOptions: image } = mount;
+  if (mount.Type === 'image' && version < apiVersion(1, 48)) {
+    throw invalidArgument('Mount type "Image" needs API v1.48 or newer');
+  }
   return {
     type: mount.Type ?? '',
     source: mount.Source ?? '',

@@ -8,7 +8,7 @@ import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
 import { containerArchived, containerExtracted } from './events.js';
 import { resolveMounts } from './prepare-run.js';
-import { hasVolumes } from './release.js';
+import { hasSources, hasVolumes } from './release.js';
 import type { RootfsUse } from './rootfs-uses.js';
 import { archiveRoot, bundleDir, containerDir, rootfsDir } from './settings.js';
 import { isLive } from './state.js';
@@ -149,7 +149,7 @@ export class Archiver {
     const use = this.#context.rootfsUses.begin(id);
     const close = async (): Promise<void> => {
       try {
-        await this.#releaseVolumes(record);
+        await this.#releaseSources(record);
       } finally {
         use.end();
       }
@@ -166,13 +166,13 @@ export class Archiver {
   async #stoppedView(record: ContainerRecord): Promise<StoppedView> {
     const { settings } = this.#context;
     const { container: shown } = record;
-    // The directory is the mark by which a crash is recognised: volumes that are mounted for a container without a task are let go.
-    if (hasVolumes(record)) await mkdir(bundleDir(settings, shown.id), { recursive: true, mode: 0o711 });
+    // The directory is the mark by which a crash is recognised: what is mounted for a container without a task is let go.
+    if (hasSources(record)) await mkdir(bundleDir(settings, shown.id), { recursive: true, mode: 0o711 });
     const mounts = await resolveMounts(this.#context, record);
     const asked = mounts.flatMap(({ planned, source, fresh }): ViewMount[] => {
       if (planned.type === 'tmpfs') return [];
       const { destination, readOnly } = planned;
-      const recursive = planned.type === 'volume' || planned.recursive;
+      const recursive = planned.type !== 'bind' || planned.recursive;
       return [{ source, destination, readOnly, recursive, copyUp: planned.type === 'volume' && planned.copy && fresh }];
     });
     return {
@@ -204,17 +204,18 @@ export class Archiver {
     return found.flat();
   }
 
-  async #releaseVolumes(record: ContainerRecord): Promise<void> {
-    if (!hasVolumes(record)) return;
-    const { peers, settings, log } = this.#context;
+  async #releaseSources(record: ContainerRecord): Promise<void> {
+    if (!hasSources(record)) return;
+    const { peers, rootfs, settings, log } = this.#context;
     const { id } = record.container;
     try {
-      await peers.volumes.unmountAll(id);
+      await rootfs.close(rootfsDir(settings, id));
+      if (hasVolumes(record)) await peers.volumes.unmountAll(id);
       // Not with what it may hold: should a root file system be mounted there still, that would be the container's files.
       await rmdir(bundleDir(settings, id));
     } catch (error) {
       // The mark stays: the next start or the removal of the container, or the next start of the service, does it again.
-      log.warn({ containerId: id, reason: messageOf(error) }, 'volumes of a copy not released');
+      log.warn({ containerId: id, reason: messageOf(error) }, 'mounts of a copy not released');
     }
   }
 }

@@ -126,6 +126,7 @@ function specMount(planned: SpecRequest['mounts'][number]['planned'], source: st
     case 'tmpfs':
       return { type: 'tmpfs', destination, options: planned.options };
     case 'volume':
+    case 'image':
       return { type: 'bind', source, destination, readOnly, recursive: true, propagation: 'rprivate' };
     case 'bind': {
       const { recursive, propagation, readOnlyDepth } = planned;

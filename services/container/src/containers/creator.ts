@@ -13,10 +13,11 @@ import { containerCreated } from './events.js';
 import { hasLegacyLinks, type Link } from './link-plan.js';
 import { planLinks, shownLinks } from './links.js';
 import { completeLogConfig, logSinkOf } from './log-sink.js';
-import { inheritMounts, type PlannedMount, planMounts } from './mount-plan.js';
+import { inheritMounts, leasedName, type PlannedImage, type PlannedMount, planMounts } from './mount-plan.js';
 import { generateContainerName, parseContainerName } from './names.js';
 import { type NetworkPlan, normalizeNetworkMode, planNetworks } from './network-plan.js';
 import { planPorts } from './port-plan.js';
+import { imagePinPath } from './prepare-run.js';
 import { parseRestartPolicy } from './restart-policy.js';
 import { containerDir, type ContainerSettings } from './settings.js';
 import { validateConfig, validateHostConfig } from './validate-config.js';
@@ -33,6 +34,8 @@ interface Draft {
   /** Links of the default bridge. */
   links: Link[];
   inherited: PlannedMount[];
+  /** Names or ids of the images that are mounted, none twice. */
+  mountedImages: string[];
   warnings: string[];
 }
 
@@ -93,8 +96,9 @@ export class Creator {
     }
     const inherited = hostConfig.volumesFrom.flatMap((from) => this.#inherit(from));
     // Binds that could never work are refused before anything is held; the image's volumes come later.
-    planMounts(hostConfig, config.volumes, inherited);
-    return { id, name, request, config, hostConfig, network: plan, links, inherited, warnings };
+    const planned = planMounts(hostConfig, config.volumes, inherited);
+    const mountedImages = [...new Set(planned.flatMap((mount) => (mount.type === 'image' ? leasedName(mount) : [])))];
+    return { id, name, request, config, hostConfig, network: plan, links, inherited, mountedImages, warnings };
   }
 
   #inherit(from: string): PlannedMount[] {
@@ -112,6 +116,7 @@ export class Creator {
         image: draft.config.image,
         platform: draft.request.platform,
         storageOptions: draft.hostConfig.storageOpt,
+        mountedImages: draft.mountedImages,
       }),
       this.#checkNetworks(draft),
       checkBindSources(draft.hostConfig.mounts),
@@ -127,7 +132,8 @@ export class Creator {
       config.hostname = usesMachine ? machineName() : draft.id.slice(0, 12);
     }
     const planned = planMounts(draft.hostConfig, config.volumes, draft.inherited);
-    const { mounts, points } = await this.#acquireVolumes(draft, planned);
+    const leased = new Map(draft.mountedImages.map((image, at) => [image, layer.mountedImages[at]]));
+    const { mounts, points } = await this.#acquireSources(draft, planned, leased);
     const record = this.#record(draft, config, layer, checked, mounts, points);
     const warnings = [...draft.warnings, ...layer.warnings, ...(checked?.warnings ?? [])];
     const revision = await store.commit((batch) => {
@@ -151,15 +157,18 @@ export class Creator {
       });
   }
 
-  async #acquireVolumes(
+  /** @param leased images by the names that they were asked for by */
+  async #acquireSources(
     draft: Draft,
     planned: PlannedMount[],
+    leased: ReadonlyMap<string, image.MountedImage | undefined>,
   ): Promise<{ mounts: PlannedMount[]; points: container.MountPoint[] }> {
     const limit = pLimit(4);
     const acquiring = planned.map((mount) =>
       limit(async (): Promise<{ mount: PlannedMount; point: container.MountPoint | undefined }> => {
         if (mount.type === 'tmpfs') return { mount, point: undefined };
         if (mount.type === 'bind') return { mount, point: pointOf(mount, '', mount.source, '') };
+        if (mount.type === 'image') return this.#imageMount(draft, mount, leased.get(leasedName(mount)));
         const volume = await this.#context.peers.volumes.acquire({
           holder: { containerId: draft.id, containerName: draft.name },
           name: mount.name,
@@ -180,6 +189,18 @@ export class Creator {
     return {
       mounts: acquired.map(({ mount }) => mount),
       points: acquired.flatMap(({ point }) => (point === undefined ? [] : [point])),
+    };
+  }
+
+  #imageMount(
+    draft: Draft,
+    mount: PlannedImage,
+    leased: image.MountedImage | undefined,
+  ): { mount: PlannedMount; point: container.MountPoint } {
+    if (leased === undefined) throw internal(`the image service leased no image ${mount.image}`);
+    return {
+      mount: { ...mount, leased: { id: leased.id, lower: leased.lowerDirs } },
+      point: pointOf(mount, mount.image, imagePinPath(this.#context, draft.id, mount.destination), ''),
     };
   }
 
@@ -340,7 +361,7 @@ function pointOf(
     driver,
     mode: mount.mode,
     rw: !mount.readOnly,
-    propagation: mount.propagation,
+    propagation: mount.type === 'image' ? 'rprivate' : mount.propagation,
   };
 }
 

@@ -103,4 +103,27 @@ describe('planMounts', () => {
     expect(refused({ type: 'odd' })).toThrow('mount type unknown: "odd"');
     expect(refused({ type: 'tmpfs', source: '/x' })).toThrow('field Source must not be specified');
   });
+
+  it('takes images, always read-only', () => {
+    const image = (fields: Partial<container.MountRequest>) =>
+      planMounts({ ...none, mounts: [request({ type: 'image', source: 'web:1', target: '/i', ...fields })] }, [], []);
+    expect(image({ imageOptions: { subpath: 'a/b' } })).toEqual([
+      { type: 'image', image: 'web:1', subpath: 'a/b', destination: '/i', readOnly: true, mode: '' },
+    ]);
+    const invalid = 'invalid mount config for type "image": ';
+    expect(() => image({ source: '' })).toThrow(`${invalid}field Source must not be empty`);
+    for (const subpath of ['/a', '../a', 'a/../../b']) {
+      expect(() => image({ imageOptions: { subpath } })).toThrow(
+        `${invalid}subpath must be a relative path within the volume`,
+      );
+    }
+    expect(() => image({ tmpfsOptions: { sizeBytes: 1n, mode: 0, options: [] } })).toThrow(
+      `${invalid}field TmpfsOptions must not be specified`,
+    );
+    expect(() =>
+      planMounts({ ...none, mounts: [request({ source: '/h', imageOptions: { subpath: '' } })] }, [], []),
+    ).toThrow('invalid mount config for type "bind": field ImageOptions must not be specified');
+    const [mount] = inheritMounts(image({}), '');
+    expect(mount).toMatchObject({ type: 'image', readOnly: true });
+  });
 });

@@ -41,8 +41,19 @@ export interface PlannedTmpfs extends PlannedBase {
   options: string[];
 }
 
+/** What an image holds, read-only. */
+export interface PlannedImage extends PlannedBase {
+  type: 'image';
+  /** As given. */
+  image: string;
+  /** Directory or file of the image; empty: all of it. */
+  subpath: string;
+  /** What the name meant at create, and the layers, topmost first; absent until then. */
+  leased?: { id: string; lower: string[] };
+}
+
 /** One mount that a container asks for, checked, in the order in which dockerd makes them. */
-export type PlannedMount = PlannedBind | PlannedVolume | PlannedTmpfs;
+export type PlannedMount = PlannedBind | PlannedVolume | PlannedTmpfs | PlannedImage;
 
 const propagations = ['shared', 'slave', 'private', 'rshared', 'rslave', 'rprivate'];
 const consistencies = ['consistent', 'cached', 'delegated', 'default'];
@@ -87,7 +98,10 @@ export function planMounts(
   return plan;
 }
 
-/** The mounts that `--volumes-from other[:ro|rw]` takes over: binds and volumes, by name. */
+/** How the image service is asked for an image that is mounted: by id, once that is known. */
+export const leasedName = ({ image, leased }: PlannedImage): string => leased?.id ?? image;
+
+/** The mounts that `--volumes-from other[:ro|rw]` takes over: binds, volumes and images, by name. */
 export function inheritMounts(mounts: readonly PlannedMount[], mode: string): PlannedMount[] {
   if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode)) throw invalidArgument(`invalid mode: ${mode}`);
   return mounts
@@ -176,8 +190,8 @@ function isMode(mode: string): boolean {
 
 function parseMountRequest(mount: container.MountRequest): PlannedMount {
   const refuse = (text: string): Error => invalidArgument(`invalid mount config for type "${mount.type}": ${text}`);
-  if (!['bind', 'volume', 'tmpfs'].includes(mount.type)) {
-    if (['image', 'npipe', 'cluster'].includes(mount.type)) throw refuse(`mount type ${mount.type} is not supported`);
+  if (!['bind', 'volume', 'tmpfs', 'image'].includes(mount.type)) {
+    if (['npipe', 'cluster'].includes(mount.type)) throw refuse(`mount type ${mount.type} is not supported`);
     throw invalidArgument(
       mount.type === ''
         ? 'invalid mount config: mount type unknown: ""'
@@ -191,6 +205,7 @@ function parseMountRequest(mount: container.MountRequest): PlannedMount {
     case 'bind': {
       if (mount.source === '') throw refuse('field Source must not be empty');
       if (mount.volumeOptions !== undefined) throw conflictsWith('VolumeOptions');
+      if (mount.imageOptions !== undefined) throw conflictsWith('ImageOptions');
       if (mount.tmpfsOptions !== undefined) throw conflictsWith('TmpfsOptions');
       if (!mount.source.startsWith('/'))
         throw refuse(`invalid mount path: '${mount.source}' mount path must be absolute`);
@@ -214,6 +229,7 @@ function parseMountRequest(mount: container.MountRequest): PlannedMount {
       if (mount.source !== '') throw conflictsWith('Source');
       if (mount.bindOptions !== undefined) throw conflictsWith('BindOptions');
       if (mount.volumeOptions !== undefined) throw conflictsWith('VolumeOptions');
+      if (mount.imageOptions !== undefined) throw conflictsWith('ImageOptions');
       const options: string[] = mount.readOnly ? ['ro'] : [];
       const size = mount.tmpfsOptions?.sizeBytes ?? 0n;
       if (size < 0n) throw refuse('invalid tmpfs size');
@@ -223,16 +239,24 @@ function parseMountRequest(mount: container.MountRequest): PlannedMount {
       for (const { values } of mount.tmpfsOptions?.options ?? []) options.push(values.join('='));
       return { type: 'tmpfs', destination, readOnly: mount.readOnly, mode: '', options };
     }
+    case 'image': {
+      if (mount.bindOptions !== undefined) throw conflictsWith('BindOptions');
+      if (mount.volumeOptions !== undefined) throw conflictsWith('VolumeOptions');
+      if (mount.tmpfsOptions !== undefined) throw conflictsWith('TmpfsOptions');
+      if (mount.source === '') throw refuse('field Source must not be empty');
+      const subpath = mount.imageOptions?.subpath ?? '';
+      checkSubpath(subpath, refuse);
+      return { type: 'image', image: mount.source, subpath, destination, readOnly: true, mode: '' };
+    }
     default: {
       if (mount.bindOptions !== undefined) throw conflictsWith('BindOptions');
+      if (mount.imageOptions !== undefined) throw conflictsWith('ImageOptions');
       if (mount.tmpfsOptions !== undefined) throw conflictsWith('TmpfsOptions');
       if (mount.source === '' && mount.readOnly)
         throw refuse('must not set ReadOnly mode when using anonymous volumes');
       const options = mount.volumeOptions;
       const subpath = options?.subpath ?? '';
-      if (subpath !== '' && (subpath.startsWith('/') || subpath.split('/').includes('..'))) {
-        throw refuse('subpath must be a relative path within the volume');
-      }
+      checkSubpath(subpath, refuse);
       return {
         type: 'volume',
         name: mount.source,
@@ -247,6 +271,13 @@ function parseMountRequest(mount: container.MountRequest): PlannedMount {
         subpath,
       };
     }
+  }
+}
+
+/** Of an image too dockerd says "volume". */
+function checkSubpath(subpath: string, refuse: (text: string) => Error): void {
+  if (subpath.startsWith('/') || subpath.split('/').includes('..')) {
+    throw refuse('subpath must be a relative path within the volume');
   }
 }
 

@@ -13,11 +13,12 @@ import {
   renderHosts,
   writeEtcFiles,
 } from '../rootfs/etc-files.js';
+import { pinDirectory } from '../rootfs/pins.js';
 import type { ContainerRecord } from '../store/container-record.js';
 import { stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
 import { linkedAtStart } from './links.js';
-import type { PlannedVolume } from './mount-plan.js';
+import type { PlannedImage, PlannedVolume } from './mount-plan.js';
 import { planPorts } from './port-plan.js';
 import { bundleDir, containerDir, rootfsDir } from './settings.js';
 import type { NamespaceChoice, ResolvedMount } from './spec-input.js';
@@ -181,6 +182,8 @@ export async function resolveMounts(
           return { planned, source: planned.source, fresh: false };
         case 'volume':
           return { planned, ...(await mountVolume(context, container.id, planned)) };
+        case 'image':
+          return { planned, source: await mountImage(context, container.id, planned), fresh: false };
       }
     }),
   );
@@ -198,6 +201,17 @@ async function mountVolume(
   if (subpath === '') return { source: path, fresh };
   const rootfs = rootfsDir(context.settings, containerId);
   return { source: await context.rootfs.pin(rootfs, path, subpath, pinName(destination)), fresh: false };
+}
+
+function mountImage(context: ContainerContext, containerId: string, planned: PlannedImage): Promise<string> {
+  const { destination, leased, subpath } = planned;
+  if (leased === undefined) throw internal(`the image ${planned.image} was never leased`);
+  return context.rootfs.pinImage(rootfsDir(context.settings, containerId), leased.lower, subpath, pinName(destination));
+}
+
+/** Where an image's content is mounted while its container runs. */
+export function imagePinPath(context: ContainerContext, containerId: string, destination: string): string {
+  return join(pinDirectory(rootfsDir(context.settings, containerId)), pinName(destination));
 }
 
 /** One per destination. */

@@ -69,6 +69,11 @@ export async function hasBundle(context: ContainerContext, id: string): Promise<
   }
 }
 
+/** Whether something is mounted for the container beside its root file system, so that its bundle tells of it. */
+export function hasSources({ internals }: Pick<ContainerRecord, 'internals'>): boolean {
+  return internals.mounts.some(({ type }) => type === 'volume' || type === 'image');
+}
+
 /** Whether the volume service knows of the container at all. */
 export function hasVolumes({ internals }: Pick<ContainerRecord, 'internals'>): boolean {
   return internals.mounts.some((mount) => mount.type === 'volume');

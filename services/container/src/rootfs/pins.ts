@@ -1,8 +1,8 @@
 import { closeSync, fstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
-import { invalidArgument } from '@flotilla/errors';
-import { attachTree, hasCode, openBeneath, SysError, umountAll } from '@flotilla/sys';
+import { internal, invalidArgument, messageOf } from '@flotilla/errors';
+import { attachTree, hasCode, mountOverlay, openBeneath, SysError, umountAll } from '@flotilla/sys';
 
 /** Where the pins of a bundle lie. */
 export function pinDirectory(rootfs: string): string {
@@ -27,6 +27,23 @@ export function makePin(base: string, path: string, directory: string, name: str
   } finally {
     closeSync(fd);
   }
+}
+
+/**
+ * Mount the overlay of `lower` (topmost first) at `directory/name`, read-only; or what `path` means in it, as `makePin`.
+ *
+ * @returns where it is
+ * @throws EngineError `invalidArgument` in dockerd's words; `internal` when the kernel refuses the overlay
+ */
+export function makeImagePin(lower: string[], path: string, directory: string, name: string): string {
+  const target = join(directory, path === '' ? name : `${name}-image`);
+  mkdirSync(target, { recursive: true, mode: 0o700 });
+  try {
+    mountOverlay({ lower, target, readOnly: true });
+  } catch (cause) {
+    throw internal(`the image cannot be mounted: ${messageOf(cause)}`, { cause });
+  }
+  return path === '' ? target : makePin(target, path, directory, name);
 }
 
 /** Unmount every pin and remove their directory; none is fine. What stays mounted is never looked into. */

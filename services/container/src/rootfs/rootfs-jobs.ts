@@ -39,6 +39,18 @@ export interface Pin {
   name: string;
 }
 
+/** Show what an image holds, or a directory or file of it, read-only at a place of the bundle's own. */
+export interface PinImage {
+  op: 'pinImage';
+  /** Topmost first. */
+  lower: string[];
+  /** Relative; empty: all of it. */
+  path: string;
+  /** As for `Pin`. */
+  directory: string;
+  name: string;
+}
+
 /** Unmount a root file system and all pins beside it, and remove the directory that held it; fine when it is not there. */
 export interface CloseRootfs {
   op: 'close';
@@ -59,6 +71,7 @@ export interface RootfsJobs {
   open: { job: OpenRootfs; result: OpenedRootfs };
   copyUp: { job: CopyUp; result: { entries: number } };
   pin: { job: Pin; result: { path: string } };
+  pinImage: { job: PinImage; result: { path: string } };
   close: { job: CloseRootfs; result: null };
   resolveUser: { job: ResolveUser; result: ResolvedUser };
 }

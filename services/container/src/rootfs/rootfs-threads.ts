@@ -26,6 +26,12 @@ export interface Rootfs {
    * @throws EngineError `invalidArgument` when it does not exist or leads out of `base`
    */
   pin(rootfs: string, base: string, path: string, name: string): Promise<string>;
+  /**
+   * Show what the layers `lower` (topmost first) hold, or only `path` of it when that is not empty, as `pin` does, read-only.
+   *
+   * @throws EngineError as `pin`; `internal` when the kernel refuses the overlay
+   */
+  pinImage(rootfs: string, lower: readonly string[], path: string, name: string): Promise<string>;
   /** Unmount a root file system and its pins. Idempotent. */
   close(target: string): Promise<void>;
   /** `user[:group]` by the files of a root file system that is mounted. @throws EngineError `invalidArgument`. */
@@ -64,6 +70,11 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
   async pin(rootfs: string, base: string, path: string, name: string): Promise<string> {
     const directory = pinDirectory(rootfs);
     return (await this.#quick.run<'pin'>({ op: 'pin', base, path, directory, name })).path;
+  }
+
+  async pinImage(rootfs: string, lower: readonly string[], path: string, name: string): Promise<string> {
+    const directory = pinDirectory(rootfs);
+    return (await this.#quick.run<'pinImage'>({ op: 'pinImage', lower: [...lower], path, directory, name })).path;
   }
 
   async close(target: string): Promise<void> {

@@ -4,6 +4,7 @@ import { parseReference, sha256Of } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
 import { MemoryDisk, Store } from '@flotilla/store';
 import { Catalog } from './catalog.js';
+import { leasedLayers } from './records.js';
 import type { ImageRecord, LeaseRecord } from './records.js';
 
 const layer = (name: string) => ({
@@ -82,7 +83,7 @@ describe('Catalog', () => {
     const step = fc.oneof(
       fc.record({ kind: fc.constant('put' as const), image: fc.nat(2), name: fc.nat(2) }),
       fc.record({ kind: fc.constant('remove' as const), image: fc.nat(2) }),
-      fc.record({ kind: fc.constant('lease' as const), image: fc.nat(2), container: fc.nat(2) }),
+      fc.record({ kind: fc.constant('lease' as const), image: fc.nat(2), container: fc.nat(2), mounted: fc.nat(2) }),
       fc.record({ kind: fc.constant('release' as const), container: fc.nat(2) }),
     );
     await fc.assert(
@@ -107,12 +108,15 @@ describe('Catalog', () => {
             await catalog.commit({ removeImages: [image.id], unname: catalog.get(image.id)?.references ?? [] });
           } else if (it.kind === 'lease' && image !== undefined && catalog.get(image.id) !== undefined) {
             const chainIds = image.layers.map(({ chainId }) => chainId);
-            const lease = { containerId: container, containerName: '', imageId: image.id, chainIds, createdAt: '' };
+            const mounted = catalog.get(images[it.mounted]?.id ?? image.id)?.record ?? image;
+            const mounts = [{ imageId: mounted.id, chainIds: mounted.layers.map(({ chainId }) => chainId) }];
+            const own = { containerId: container, containerName: '', imageId: image.id, chainIds, createdAt: '' };
+            const lease = mounted === image ? own : { ...own, mounts };
             if (catalog.lease(container) === undefined) await catalog.commit({ putLeases: [lease] });
           } else if (it.kind === 'release') await catalog.commit({ removeLeases: [container] });
           const needed = new Set<Digest>([
             ...catalog.all().flatMap(({ record: { layers } }) => layers.map(({ chainId }) => chainId)),
-            ...catalog.leases().flatMap(({ chainIds }) => chainIds),
+            ...catalog.leases().flatMap(leasedLayers),
           ]);
           for (const { chainId } of ['a', 'b', 'c'].map(layer))
             expect(catalog.usesLayer(chainId)).toBe(needed.has(chainId));

@@ -15,6 +15,7 @@ import {
 import type { Digest, ImageConfig, Platform, Reference } from '@flotilla/oci';
 import { jsonCodec } from '@flotilla/store';
 import type { Batch, Collection, EngineEvent, Store } from '@flotilla/store';
+import { leasedImages, leasedLayers } from './records.js';
 import type { ImageRecord, LeaseRecord, ReferenceRecord } from './records.js';
 import { UseCounts } from './use-counts.js';
 
@@ -359,7 +360,7 @@ export class Catalog {
     const config = parseImageConfig(Buffer.from(record.configJson));
     const entry: Entry = { record, config, references: new Map(), sorted: undefined, leases: new Map() };
     for (const lease of this.#leases.values()) {
-      if (lease.imageId === record.id) entry.leases.set(lease.containerId, lease);
+      if (leasedImages(lease).some(({ imageId }) => imageId === record.id)) entry.leases.set(lease.containerId, lease);
     }
     for (const [key, { reference, imageIds }] of this.#references) {
       if (imageIds.includes(record.id)) entry.references.set(key, reference);
@@ -418,16 +419,16 @@ export class Catalog {
   #addLease(lease: LeaseRecord): void {
     this.#dropLease(lease.containerId);
     this.#leases.set(lease.containerId, lease);
-    this.#images.get(lease.imageId)?.leases.set(lease.containerId, lease);
-    this.#counts.retain(lease.chainIds.map(layerKey));
+    for (const { imageId } of leasedImages(lease)) this.#images.get(imageId)?.leases.set(lease.containerId, lease);
+    this.#counts.retain(leasedLayers(lease).map(layerKey));
   }
 
   #dropLease(containerId: string): string[] {
     const lease = this.#leases.get(containerId);
     if (lease === undefined) return [];
     this.#leases.delete(containerId);
-    this.#images.get(lease.imageId)?.leases.delete(containerId);
-    return this.#counts.release(lease.chainIds.map(layerKey));
+    for (const { imageId } of leasedImages(lease)) this.#images.get(imageId)?.leases.delete(containerId);
+    return this.#counts.release(leasedLayers(lease).map(layerKey));
   }
 }
 

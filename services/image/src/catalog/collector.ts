@@ -4,6 +4,7 @@ import type { ContentStore } from '../content/content-store.js';
 import type { LayerStore } from '../layers/index.js';
 import { parseUseKey } from './catalog.js';
 import type { Catalog, Collector } from './catalog.js';
+import { leasedLayers } from './records.js';
 
 /** Removes layers and blobs that nothing needs. A failure leaves an orphan for the next start and is logged. */
 export class StoreCollector implements Collector {
@@ -47,7 +48,7 @@ export class StoreCollector implements Collector {
     }
     for (const lease of this.#catalog.leases()) {
       containers.add(lease.containerId);
-      for (const chainId of lease.chainIds) chainIds.add(chainId);
+      for (const chainId of leasedLayers(lease)) chainIds.add(chainId);
     }
     await this.#layers.sweep(chainIds, containers);
     await this.#content.sweep(blobs);

@@ -54,4 +54,23 @@ export interface LeaseRecord {
   readonly createdAt: string;
   /** How its root file system is made; absent: overlay2. */
   readonly driver?: 'vfs';
+  /** Further images, whose content it mounts, in the order in which they were asked for. */
+  readonly mounts?: readonly LeasedImage[];
+}
+
+/** One image of a lease. */
+export interface LeasedImage {
+  readonly imageId: Digest;
+  /** Lowest first. */
+  readonly chainIds: readonly Digest[];
+}
+
+/** The images that a lease keeps: the container's own first, then those that it mounts. */
+export function leasedImages(lease: LeaseRecord): readonly LeasedImage[] {
+  return [lease, ...(lease.mounts ?? [])];
+}
+
+/** The layers that a lease keeps; one may occur several times. */
+export function leasedLayers(lease: LeaseRecord): Digest[] {
+  return leasedImages(lease).flatMap(({ chainIds }) => chainIds);
 }

@@ -1,6 +1,7 @@
 import { messageOf } from '@flotilla/errors';
 import { shortId } from '@flotilla/oci';
 import type { Digest } from '@flotilla/oci';
+import { leasedImages } from '../catalog/records.js';
 import type { LayerRecord } from '../catalog/records.js';
 import { restoreLayer } from '../containers/restore-layer.js';
 import type { StoreCheckDeps, StoreCheckOptions, StoreFinding } from './store-finding.js';
@@ -67,7 +68,7 @@ function neededLayers({ catalog }: StoreCheckDeps): Map<Digest, NeededLayer> {
       parentChainId = layer.chainId;
     }
   }
-  for (const { chainIds } of catalog.leases()) {
+  for (const { chainIds } of catalog.leases().flatMap(leasedImages)) {
     chainIds.forEach((chainId, at) => {
       if (!needed.has(chainId)) {
         needed.set(chainId, { sources: [], parentChainId: chainIds[at - 1], imageIds: [] });

@@ -2,7 +2,7 @@ import type { Digest, Platform } from '@flotilla/oci';
 import type { Logger } from '@flotilla/log';
 import { KeyedLocks } from '@flotilla/store';
 import type { Catalog, CatalogImage } from '../catalog/catalog.js';
-import type { LeaseRecord } from '../catalog/records.js';
+import type { LeasedImage, LeaseRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
 import type { ContainerReaders } from './container-readers.js';
 import type { ContainerLayer, LayerStore, StorageDriver } from '../layers/index.js';
@@ -24,6 +24,8 @@ export interface PrepareRequest {
   readonly containerName: string;
   readonly image: string;
   readonly platform: Platform | undefined;
+  /** Further images, that the container mounts. */
+  readonly mountedImages: readonly string[];
   readonly requestId: string;
   /** The answer, kept for a repeated request. */
   readonly encode: (prepared: PreparedLayer, revision: bigint) => Uint8Array;
@@ -33,6 +35,15 @@ export interface PreparedLayer extends ContainerLayer {
   /** undefined: removed by force since; the layers stay. */
   readonly image: CatalogImage | undefined;
   readonly warnings: readonly string[];
+  /** In the order of the request. */
+  readonly mounted: readonly MountedImage[];
+}
+
+/** An image whose content a container mounts. */
+export interface MountedImage {
+  readonly imageId: Digest;
+  /** Topmost first. */
+  readonly lower: readonly string[];
 }
 
 /** A lease younger than this may belong to a container that the list of live ones does not know yet. */
@@ -65,19 +76,30 @@ export class ContainerLayers {
       if (existing !== undefined) {
         const layer = await layers.createContainerLayer(containerId, existing.chainIds, existing.driver);
         return {
-          prepared: { ...layer, image: catalog.get(existing.imageId), warnings: [] },
+          prepared: {
+            ...layer,
+            image: catalog.get(existing.imageId),
+            warnings: [],
+            mounted: (existing.mounts ?? []).map((it) => this.#mounted(it)),
+          },
           revision: catalog.revision,
         };
       }
       const image = catalog.resolve(request.image, request.platform);
-      const chainIds = image.record.layers.map(({ chainId }) => chainId);
+      const mountedImages = request.mountedImages.map((name) => catalog.resolve(name));
+      const [{ chainIds }, ...mounts] = [leasedOf(image), ...mountedImages.map(leasedOf)] as const;
       const warning = request.platform === undefined ? catalog.platformWarning(image) : undefined;
       const hold = catalog.hold();
-      hold.layers(chainIds);
+      hold.layers([chainIds, ...mounts.map((it) => it.chainIds)].flat());
       try {
-        await this.restoreLayers(image);
+        for (const needed of [image, ...mountedImages]) await this.restoreLayers(needed);
         const layer = await layers.createContainerLayer(containerId, chainIds, driver);
-        const prepared = { ...layer, image, warnings: warning === undefined ? [] : [warning] };
+        const prepared = {
+          ...layer,
+          image,
+          warnings: warning === undefined ? [] : [warning],
+          mounted: mounts.map((it) => this.#mounted(it)),
+        };
         const lease: LeaseRecord = {
           containerId,
           containerName,
@@ -85,6 +107,7 @@ export class ContainerLayers {
           chainIds,
           createdAt: now().toISOString(),
           ...(driver === 'vfs' ? { driver } : {}),
+          ...(mounts.length > 0 ? { mounts } : {}),
         };
         const revision = await catalog.commit({
           putLeases: [lease],
@@ -98,6 +121,10 @@ export class ContainerLayers {
         await hold.release();
       }
     });
+  }
+
+  #mounted({ imageId, chainIds }: LeasedImage): MountedImage {
+    return { imageId, lower: this.#deps.layers.mountDirs(chainIds) };
   }
 
   /** Remove a container's layer and lease. What is not there is fine. */
@@ -167,4 +194,8 @@ export class ContainerLayers {
       parentChainId = layer.chainId;
     }
   }
+}
+
+function leasedOf({ record }: CatalogImage): LeasedImage {
+  return { imageId: record.id, chainIds: record.layers.map(({ chainId }) => chainId) };
 }

@@ -2,6 +2,7 @@ import { invalidArgument } from '@flotilla/errors';
 import { parseReference, withDefaultTag, withTag } from '@flotilla/oci';
 import type { Digest, Platform, Reference } from '@flotilla/oci';
 import type { Catalog, CatalogChange, CatalogImage } from '../catalog/catalog.js';
+import { leasedLayers } from '../catalog/records.js';
 import type { LayerStore } from '../layers/index.js';
 import { imageTagged, imagesPruned } from './image-events.js';
 import { planPrune, planRemoval } from './remove-image.js';
@@ -133,7 +134,7 @@ export class Images {
     for (const { record } of catalog.all()) {
       if (!gone.has(record.id)) for (const { chainId } of record.layers) kept.add(chainId);
     }
-    for (const { chainIds } of catalog.leases()) for (const chainId of chainIds) kept.add(chainId);
+    for (const lease of catalog.leases()) for (const chainId of leasedLayers(lease)) kept.add(chainId);
     const left = removeImages.flatMap((id) => (catalog.get(id)?.record.layers ?? []).map(({ chainId }) => chainId));
     return [...new Set(left)].reverse().filter((chainId) => !kept.has(chainId));
   }

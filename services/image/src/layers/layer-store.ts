@@ -497,6 +497,11 @@ export class LayerStore implements AsyncDisposable {
     return chainIds.map((chainId) => this.#paths.diff(chainId)).reverse();
   }
 
+  /** What an overlay without a writable layer shows a stack (lowest first) with: topmost first, an empty directory below it, for the kernel wants two. */
+  mountDirs(chainIds: readonly string[]): string[] {
+    return [...this.lowerDirs(chainIds), this.#paths.empty];
+  }
+
   /** Removes a layer that no image and no container uses (the caller knows). Removing what is not there is fine. */
   async remove(chainId: string): Promise<void> {
     if (!this.#sizes.delete(chainId)) return;

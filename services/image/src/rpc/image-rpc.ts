@@ -199,6 +199,7 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
           upperDir: prepared.upper,
           workDir: prepared.work,
           driver: prepared.driver,
+          mountedImages: prepared.mounted.map(({ imageId, lower }) => ({ id: imageId, lowerDirs: [...lower] })),
           warnings: [...prepared.warnings],
           revision,
         });
@@ -207,6 +208,7 @@ export function imageRpc(deps: ImageRpcDeps): ServiceEntry {
           containerName,
           image: request.image,
           platform: platformOf(request.platform),
+          mountedImages: request.mountedImages,
           requestId,
           encode: (it, at) => image.PrepareContainerLayerResponse.encode(respond(it, at)).finish(),
         });
