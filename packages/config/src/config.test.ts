@@ -100,6 +100,8 @@ describe('daemon settings', () => {
       'max-size=1m',
       '--default-shm-size',
       '1.5m',
+      '--default-ipc-mode',
+      'shareable',
     );
     expect(made).toMatchObject({ hosts: ['unix:///tmp/a.sock', 'unix:///tmp/b.sock'], log: { level: 'debug' } });
     expect(made.remoteServices.get('image')).toBe('tcp:h:1');
@@ -114,6 +116,7 @@ describe('daemon settings', () => {
       defaultUlimits: [{ name: 'nofile', soft: 10, hard: 20 }],
       logOpts: { 'max-size': '1m' },
       defaultShmSizeBytes: 1572864,
+      defaultIpcMode: 'shareable',
     });
     expect(Object.keys(files.container.container.runtimes)).toEqual(['runc', 'crun', 'kata']);
     expect(files['registry-proxy'].registry.insecureRegistries).toEqual(['reg:5000']);

@@ -18,6 +18,7 @@ export const containerBlock = () =>
     logOpts: z.record(z.string(), z.string()),
     defaultUlimits: z.array(ulimitSchema()),
     defaultShmSizeBytes: z.int(),
+    defaultIpcMode: z.enum(['private', 'shareable']),
     defaultStopTimeoutSeconds: z.int(),
     /** Run an init process in containers that do not say. */
     init: z.boolean(),

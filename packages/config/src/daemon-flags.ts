@@ -31,6 +31,7 @@ const flags: Readonly<Record<string, Flag>> = {
   'default-runtime': { key: 'default-runtime', form: 'text' },
   'cgroup-parent': { key: 'cgroup-parent', form: 'text' },
   'default-shm-size': { key: 'default-shm-size', form: 'text' },
+  'default-ipc-mode': { key: 'default-ipc-mode', form: 'text' },
   'default-ulimit': { key: 'default-ulimits', form: 'ulimits' },
   init: { key: 'init', form: 'switch' },
   'init-path': { key: 'init-path', form: 'text' },

@@ -111,6 +111,7 @@ export const daemonSchema = z.strictObject({
   'default-runtime': z.optional(z.string()),
   'cgroup-parent': z.optional(z.string()),
   'default-shm-size': z.optional(size),
+  'default-ipc-mode': z.optional(z.enum(['private', 'shareable'])),
   'default-ulimits': z.optional(z.record(z.string(), ulimit)),
   init: z.optional(z.boolean()),
   'init-path': z.optional(absolutePath),
@@ -159,7 +160,6 @@ export const fixedKeys: Readonly<Record<string, readonly unknown[]>> = {
   experimental: [true, false],
   rootless: [false],
   'default-cgroupns-mode': ['private'],
-  'default-ipc-mode': ['private'],
   'cri-containerd': [true, false],
   'disable-legacy-registry': [true, false],
 };

@@ -101,6 +101,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
         logOpts: given['log-opts'] ?? {},
         defaultUlimits: ulimitsOf(given['default-ulimits'] ?? {}),
         defaultShmSizeBytes: bytesOf(given['default-shm-size'] ?? 64 * 1024 * 1024),
+        defaultIpcMode: given['default-ipc-mode'] ?? 'private',
         defaultStopTimeoutSeconds: given['default-stop-timeout'] ?? 10,
         init: given.init ?? false,
         initPath,

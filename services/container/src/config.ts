@@ -19,6 +19,7 @@ export function settingsOf({ container, dataDir, execRoot, engineId }: Container
     defaultLogOptions: container.logOpts,
     defaultStopTimeoutSeconds: container.defaultStopTimeoutSeconds,
     defaultShmSizeBytes: BigInt(container.defaultShmSizeBytes),
+    defaultIpcMode: container.defaultIpcMode,
     init: container.init,
     initPath: container.initPath,
     concurrentStarts: Math.max(4, machine.cpus * 2),

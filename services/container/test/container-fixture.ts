@@ -39,6 +39,7 @@ export function configFor(root: string): ContainerConfig {
       logOpts: {},
       defaultUlimits: [],
       defaultShmSizeBytes: 64 << 20,
+      defaultIpcMode: 'private',
       defaultStopTimeoutSeconds: 10,
       init: false,
       initPath: '/usr/bin/tini-static',

@@ -78,7 +78,7 @@ function specInput(request: SpecRequest, defaults: EngineDefaults, seccompDefaul
     capAdd: hostConfig.capAdd,
     capDrop: hostConfig.capDrop,
     mounts: specMounts(request),
-    shm: sharedMemory(hostConfig),
+    shm: request.shm,
     ...((hostConfig.init ?? defaults.init) ? { initPath: defaults.initPath } : {}),
     devices: devices.devices,
     deviceRules: devices.rules,
@@ -134,12 +134,6 @@ function specMount(planned: SpecRequest['mounts'][number]['planned'], source: st
       return { type: 'bind', source, destination, readOnly, recursive, propagation, ...depth };
     }
   }
-}
-
-function sharedMemory({ ipcMode, shmSizeBytes }: container.HostConfig): SpecInput['shm'] {
-  if (ipcMode === 'none') return { kind: 'none' };
-  if (ipcMode === 'host') return { kind: 'bind', source: '/dev/shm' };
-  return { kind: 'tmpfs', sizeBytes: shmSizeBytes };
 }
 
 /** Limits of a container in the form that the specification takes. */

@@ -94,11 +94,19 @@ export class Creator {
       const { target } = plan;
       plan.target = namedByRequest(() => store.resolve(target)).container.id;
     }
+    hostConfig.ipcMode = this.#joined(hostConfig.ipcMode);
+    hostConfig.pidMode = this.#joined(hostConfig.pidMode);
     const inherited = hostConfig.volumesFrom.flatMap((from) => this.#inherit(from));
     // Binds that could never work are refused before anything is held; the image's volumes come later.
     const planned = planMounts(hostConfig, config.volumes, inherited);
     const mountedImages = [...new Set(planned.flatMap((mount) => (mount.type === 'image' ? leasedName(mount) : [])))];
     return { id, name, request, config, hostConfig, network: plan, links, inherited, mountedImages, warnings };
+  }
+
+  /** `container:x` by id, so that it means the same after a change of names. */
+  #joined(mode: string): string {
+    const [kind, name] = [mode.slice(0, 'container:'.length), mode.slice('container:'.length)];
+    return kind === 'container:' ? kind + namedByRequest(() => this.#context.store.resolve(name)).container.id : mode;
   }
 
   #inherit(from: string): PlannedMount[] {
@@ -321,7 +329,8 @@ function completeHostConfig(given: container.HostConfig, settings: ContainerSett
     logConfig: completeLogConfig(given.logConfig, settings),
     runtime: given.runtime === '' ? settings.defaultRuntime : given.runtime,
     shmSizeBytes: given.shmSizeBytes === 0n ? settings.defaultShmSizeBytes : given.shmSizeBytes,
-    ipcMode: given.ipcMode === '' ? 'private' : given.ipcMode,
+    ipcMode: given.ipcMode === '' ? settings.defaultIpcMode : given.ipcMode,
+    securityOpt: given.securityOpt.length === 0 && sharesHost(given) ? ['label=disable'] : given.securityOpt,
     cgroupnsMode: given.cgroupnsMode === '' ? settings.defaultCgroupnsMode : given.cgroupnsMode,
     resources: {
       ...resources,
@@ -333,6 +342,10 @@ function completeHostConfig(given: container.HostConfig, settings: ContainerSett
     },
   };
 }
+
+/** Such containers show that labels (SELinux) would not count for them. */
+const sharesHost = ({ privileged, ipcMode, pidMode }: container.HostConfig): boolean =>
+  privileged || ipcMode === 'host' || pidMode === 'host';
 
 async function checkBindSources(mounts: readonly container.MountRequest[]): Promise<void> {
   for (const mount of mounts) {

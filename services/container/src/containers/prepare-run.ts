@@ -21,6 +21,7 @@ import { linkedAtStart } from './links.js';
 import type { PlannedImage, PlannedVolume } from './mount-plan.js';
 import { planPorts } from './port-plan.js';
 import { bundleDir, containerDir, rootfsDir } from './settings.js';
+import { type Ipc, pidNamespace, prepareIpc } from './shared-namespaces.js';
 import type { NamespaceChoice, ResolvedMount } from './spec-input.js';
 import { isLive } from './state.js';
 
@@ -31,6 +32,8 @@ export interface PreparedRun {
   /** Absent when another container's namespace is shared. */
   sandbox: network.PrepareSandboxResponse | undefined;
   networkNamespace: NamespaceChoice;
+  /** See `Ipc`. */
+  shmPath?: string;
 }
 
 interface SandboxResult {
@@ -60,7 +63,7 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
   ]);
   const { tty: terminal, openStdin } = container.config;
   context.runtime.prepare({ id: container.id, bundle, terminal, openStdin });
-  const [sandbox, opened, mounts] = await settleAll(
+  const [sandbox, opened, { mounts, ipc }] = await settleAll(
     prepareSandbox(context, record, linked.hosts),
     context.rootfs.open({
       target: rootfsDir(context.settings, container.id),
@@ -71,7 +74,7 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
       groups: container.hostConfig.groupAdd,
       workingDir: container.config.workingDir,
     }),
-    resolveMounts(context, record),
+    prepareSources(context, record),
   );
   await copyIntoFreshVolumes(context, container.id, mounts);
   const spec = context.buildSpec({
@@ -83,11 +86,28 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
     linkedEnvironment: linked.environment,
     network: sandbox.namespace,
     ownsNetwork: sandbox.sandbox !== undefined && sandbox.namespace.kind === 'path',
-    pid: shareNamespace(context, container.hostConfig.pidMode, 'pid'),
-    ipc: shareNamespace(context, container.hostConfig.ipcMode, 'ipc'),
+    pid: pidNamespace(context, record),
+    ipc: ipc.namespace,
+    shm: ipc.shm,
   });
   await writeFile(join(bundle, 'config.json'), spec, { mode: 0o600 });
-  return { bundle, etc: sandbox.etc, sandbox: sandbox.sandbox, networkNamespace: sandbox.namespace };
+  return {
+    bundle,
+    etc: sandbox.etc,
+    sandbox: sandbox.sandbox,
+    networkNamespace: sandbox.namespace,
+    ...(ipc.shmPath === undefined ? {} : { shmPath: ipc.shmPath }),
+  };
+}
+
+async function prepareSources(
+  context: ContainerContext,
+  record: ContainerRecord,
+): Promise<{ mounts: MountedVolume[]; ipc: Ipc }> {
+  const both = [resolveMounts(context, record), prepareIpc(context, record)] as const;
+  await Promise.allSettled(both);
+  const [mounts, ipc] = await Promise.all(both);
+  return { mounts, ipc };
 }
 
 /** As Promise.all, but a failure is thrown only when all have come to an end: nothing is still being made while it is undone. */
@@ -148,22 +168,6 @@ function joinSandbox(context: ContainerContext, target: string): SandboxResult {
       ? { kind: 'host' }
       : { kind: 'path', path: sandboxKey === '' ? `/proc/${other.container.state.pid}/ns/net` : sandboxKey };
   return { sandbox: undefined, namespace, hostname: shownHostname(other), etc };
-}
-
-function shareNamespace(context: ContainerContext, mode: string, namespace: 'pid' | 'ipc'): NamespaceChoice {
-  if (mode === 'host') return { kind: 'host' };
-  if (!mode.startsWith('container:')) return { kind: 'private' };
-  const name = mode.slice('container:'.length);
-  const what = namespace === 'pid' ? `can't join PID namespace of ${name}` : `can't join IPC of container ${name}`;
-  const other = context.store.resolve(name);
-  if (stateOf(other) === 'restarting') {
-    throw conflict(`${what}: Container ${other.container.id} is restarting, wait until the container is running`);
-  }
-  if (!isLive(stateOf(other))) throw conflict(`${what}: container ${other.container.id} is not running`);
-  if (namespace === 'ipc' && ['private', 'none'].includes(other.container.hostConfig.ipcMode)) {
-    throw conflict(`${what}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)`);
-  }
-  return { kind: 'path', path: `/proc/${other.container.state.pid}/ns/${namespace}` };
 }
 
 /** Where the sources of a container's mounts lie on the host; volumes are mounted for it, missing directories made. */

@@ -22,6 +22,8 @@ export interface ContainerSettings {
   defaultLogOptions: Readonly<Record<string, string>>;
   defaultStopTimeoutSeconds: number;
   defaultShmSizeBytes: bigint;
+  /** `private` or `shareable`. */
+  defaultIpcMode: string;
   /** Run an init in every container that does not say otherwise. */
   init: boolean;
   initPath: string;

@@ -1,6 +1,6 @@
 import type { EtcFiles } from '../rootfs/etc-files.js';
 import type { ResolvedUser } from '../rootfs/user-spec.js';
-import type { NamespaceChoice } from '../spec/index.js';
+import type { NamespaceChoice, SpecInput } from '../spec/index.js';
 import type { ShownContainer } from '../store/container-record.js';
 import type { PlannedMount } from './mount-plan.js';
 
@@ -27,6 +27,8 @@ export interface SpecRequest {
   ownsNetwork: boolean;
   pid: NamespaceChoice;
   ipc: NamespaceChoice;
+  /** What is at /dev/shm. */
+  shm: SpecInput['shm'];
 }
 
 /** Makes config.json's text. @throws EngineError `invalidArgument` for what only shows now (a device that does not exist). */

@@ -141,7 +141,7 @@ export class Starter {
 
   #recordRunning(
     { container: shown, internals }: ContainerRecord,
-    { sandbox, etc, networkNamespace }: PreparedRun,
+    { sandbox, etc, networkNamespace, shmPath }: PreparedRun,
     task: RuntimeTask,
     cause: StartCause,
   ): Promise<bigint> {
@@ -181,7 +181,7 @@ export class Starter {
         container: running,
         internals: {
           ...internals,
-          task: { shimAddress: task.shimAddress },
+          task: { shimAddress: task.shimAddress, ...(shmPath === undefined ? {} : { shmPath }) },
           hasBeenStarted: true,
           backOff: null,
           previousDelayMs: cause.kind === 'policy' ? internals.previousDelayMs : 0,

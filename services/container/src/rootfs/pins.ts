@@ -2,7 +2,18 @@ import { closeSync, fstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } f
 import { dirname, join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
 import { internal, invalidArgument, messageOf } from '@flotilla/errors';
-import { attachTree, hasCode, mountOverlay, openBeneath, SysError, umountAll } from '@flotilla/sys';
+import {
+  attachTree,
+  hasCode,
+  mount,
+  mountOverlay,
+  MS_NODEV,
+  MS_NOEXEC,
+  MS_NOSUID,
+  openBeneath,
+  SysError,
+  umountAll,
+} from '@flotilla/sys';
 
 /** Where the pins of a bundle lie. */
 export function pinDirectory(rootfs: string): string {
@@ -44,6 +55,14 @@ export function makeImagePin(lower: string[], path: string, directory: string, n
     throw internal(`the image cannot be mounted: ${messageOf(cause)}`, { cause });
   }
   return path === '' ? target : makePin(target, path, directory, name);
+}
+
+/** Mount a tmpfs as /dev/shm is one, at `directory/name`. @returns where it is */
+export function mountSharedMemory(sizeBytes: bigint, directory: string, name: string): string {
+  const target = join(directory, name);
+  mkdirSync(target, { recursive: true, mode: 0o700 });
+  mount('shm', target, 'tmpfs', MS_NOSUID | MS_NOEXEC | MS_NODEV, `mode=1777,size=${sizeBytes}`);
+  return target;
 }
 
 /** Unmount every pin and remove their directory; none is fine. What stays mounted is never looked into. */

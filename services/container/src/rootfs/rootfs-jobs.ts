@@ -51,6 +51,15 @@ export interface PinImage {
   name: string;
 }
 
+/** Mount memory that several containers can share at a place of the bundle's own. */
+export interface MakeSharedMemory {
+  op: 'sharedMemory';
+  sizeBytes: bigint;
+  /** As for `Pin`. */
+  directory: string;
+  name: string;
+}
+
 /** Unmount a root file system and all pins beside it, and remove the directory that held it; fine when it is not there. */
 export interface CloseRootfs {
   op: 'close';
@@ -72,6 +81,7 @@ export interface RootfsJobs {
   copyUp: { job: CopyUp; result: { entries: number } };
   pin: { job: Pin; result: { path: string } };
   pinImage: { job: PinImage; result: { path: string } };
+  sharedMemory: { job: MakeSharedMemory; result: { path: string } };
   close: { job: CloseRootfs; result: null };
   resolveUser: { job: ResolveUser; result: ResolvedUser };
 }

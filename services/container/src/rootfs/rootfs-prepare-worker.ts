@@ -5,7 +5,7 @@ import { hasCode, umountAll } from '@flotilla/sys';
 import { copyUp } from './copy-up.js';
 import { makeDockerEnv, makeWorkingDir, resolveUserInside } from './look-inside.js';
 import { mountRootfs } from './mount-rootfs.js';
-import { makeImagePin, makePin, pinDirectory, removePins } from './pins.js';
+import { makeImagePin, makePin, mountSharedMemory, pinDirectory, removePins } from './pins.js';
 import type { JobMessage, JobReply, OpenRootfs, OpenedRootfs, RootfsJob } from './rootfs-jobs.js';
 import { ThreadRoot } from './thread-root.js';
 
@@ -36,6 +36,8 @@ function perform(job: RootfsJob): unknown {
       return { path: makePin(job.base, job.path, job.directory, job.name) };
     case 'pinImage':
       return { path: makeImagePin(job.lower, job.path, job.directory, job.name) };
+    case 'sharedMemory':
+      return { path: mountSharedMemory(job.sizeBytes, job.directory, job.name) };
     case 'close':
       removePins(pinDirectory(job.target));
       close(job.target);

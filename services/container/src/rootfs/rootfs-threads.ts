@@ -32,6 +32,8 @@ export interface Rootfs {
    * @throws EngineError as `pin`; `internal` when the kernel refuses the overlay
    */
   pinImage(rootfs: string, lower: readonly string[], path: string, name: string): Promise<string>;
+  /** Mount memory for /dev/shm beside the root file system `rootfs`, under a name of its own, until `close`. @returns where it is */
+  sharedMemory(rootfs: string, sizeBytes: bigint, name: string): Promise<string>;
   /** Unmount a root file system and its pins. Idempotent. */
   close(target: string): Promise<void>;
   /** `user[:group]` by the files of a root file system that is mounted. @throws EngineError `invalidArgument`. */
@@ -75,6 +77,11 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
   async pinImage(rootfs: string, lower: readonly string[], path: string, name: string): Promise<string> {
     const directory = pinDirectory(rootfs);
     return (await this.#quick.run<'pinImage'>({ op: 'pinImage', lower: [...lower], path, directory, name })).path;
+  }
+
+  async sharedMemory(rootfs: string, sizeBytes: bigint, name: string): Promise<string> {
+    const directory = pinDirectory(rootfs);
+    return (await this.#quick.run<'sharedMemory'>({ op: 'sharedMemory', sizeBytes, directory, name })).path;
   }
 
   async close(target: string): Promise<void> {

@@ -38,7 +38,7 @@ const alwaysWritable = new Set(['/proc', '/dev/pts', '/dev/shm', '/dev/mqueue', 
  */
 export function specMounts(input: SpecInput, host: HostFacts): { mounts: OciMount[]; rootfsPropagation?: string } {
   const user = [...input.mounts];
-  if (input.shm.kind === 'bind') {
+  if (input.shm.kind === 'bind' && user.every(({ destination }) => destination !== '/dev/shm')) {
     const { source } = input.shm;
     user.push({
       type: 'bind',

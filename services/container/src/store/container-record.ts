@@ -13,8 +13,8 @@ export interface ContainerInternals {
   links?: Link[];
   /** Exits so far: what `wait` counts. */
   exitSequence: number;
-  /** A task exists: where its shim listens. */
-  task: { shimAddress: string } | null;
+  /** A task exists: where its shim listens, and the shared memory of those who join its ipc namespace (absent: nobody may). */
+  task: { shimAddress: string; shmPath?: string } | null;
   /** It has been started at least once. */
   hasBeenStarted: boolean;
   /** A restart by policy is due. */
