@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { waitFor } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { takeFootprint } from './footprint.js';
+import { killProcess } from './kill-process.js';
 import { rawRequest } from './raw-http.js';
 import { startTestEngine, type TestEngine } from './test-engine.js';
 
@@ -136,6 +137,31 @@ describe('exec', () => {
     const stopped = await t.docker(['exec', 'cold', 'true']);
     expect([stopped.code, stopped.stderr]).toEqual([1, expect.stringMatching(/container [0-9a-f]{64} is not running/)]);
     await t.ok('rm', 'cold');
+  });
+
+  it('inspect of the container tells of those that can be started or run', async () => {
+    const shown = async (name = 'box') =>
+      JSON.parse(await t.ok('inspect', '-f', '{{json .ExecIDs}}', name)) as string[] | null;
+    const eventually = (value: string[] | null) => expect.poll(() => shown(), { timeout: 20_000 }).toEqual(value);
+    await eventually(null);
+    const first = await create({ Cmd: ['cat'] });
+    expect(await shown()).toEqual([first]);
+    const second = await create({ Cmd: ['sleep', '1000'] });
+    await send('POST', `/exec/${second}/start`, { Detach: true });
+    expect(await shown()).toEqual([first, second]);
+    // A change of the container itself takes none away.
+    await t.ok('update', '--memory', '512m', '--memory-swap', '512m', 'box');
+    await killService(t, 'container');
+    expect((await shown())?.sort()).toEqual([first, second].sort());
+    await send('POST', `/exec/${first}/start`, { Detach: true });
+    killProcess((await inspect(second)).Pid);
+    await eventually(null);
+    await t.ok('run', '-d', '--name', 'over', 'busybox', 'sleep', '1000');
+    const never = await create({ Cmd: ['true'] }, 'over');
+    await t.ok('kill', 'over');
+    expect(await shown('over')).toBeNull();
+    await waitFor(async () => (await send('GET', `/exec/${never}/json`)).status === 404, { what: 'the record to go' });
+    await t.ok('rm', 'over');
   });
 
   it('an exec ends with its container and is forgotten with it', async () => {

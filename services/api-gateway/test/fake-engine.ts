@@ -307,7 +307,7 @@ export class FakeEngine implements AsyncDisposable {
       streamLogs: serverStream((request, { signal }) => this.#streamLogs(request, signal)),
       attachContainer: bidi((requests) => this.#attach(requests)),
       startExec: bidi((requests) => this.#attach(requests)),
-      createExec: unary(() => Promise.resolve({ id: 'exec1' })),
+      createExec: unary(() => Promise.resolve({ id: 'exec1', revision: 0n })),
       getExec: unary(({ id }) => {
         if (id !== 'exec1') throw notFound(`No such exec instance: ${id}`);
         return Promise.resolve(

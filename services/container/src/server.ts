@@ -102,7 +102,7 @@ export async function startContainerService(
     use({ [Symbol.asyncDispose]: () => containers.close() });
     const recovery = use(new Recovery(containers));
     await recovery.beforeServing();
-    const execs = use(new Execs(containers.context, await ExecStore.load(db)));
+    const execs = use(new Execs(containers.context, await ExecStore.load(db, store)));
     await execs.recover();
     use(new HealthMonitor(containers.context, execProbe(execs)));
     // Asked when somebody wants to know: two programs have to be run.

@@ -131,11 +131,11 @@ async function relay(call: ApiCall, client: ClientStream, messages: AsyncIterabl
   client.end();
 }
 
-async function createExec({ peers }: GatewayContext, call: ApiCall): Promise<void> {
+async function createExec({ model, peers }: GatewayContext, call: ApiCall): Promise<void> {
   const body = (await call.readJson(execBody)) ?? {};
   if (body.Cmd === undefined || body.Cmd.length === 0) throw invalidArgument('No exec command specified');
   const [height = 0, width = 0] = body.ConsoleSize ?? [];
-  const { id } = await peers.container.createExec(
+  const { id, revision } = await peers.container.createExec(
     {
       container: call.param('id'),
       config: {
@@ -154,6 +154,7 @@ async function createExec({ peers }: GatewayContext, call: ApiCall): Promise<voi
     },
     changing(call),
   );
+  await model.containers.reached(revision);
   call.json(201, { Id: id });
 }
 

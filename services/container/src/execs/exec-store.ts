@@ -1,5 +1,6 @@
 import { type EngineEvent, jsonCodec, type Collection, type Store } from '@flotilla/store';
 import type { container } from '@flotilla/proto';
+import type { ContainerStore } from '../store/container-store.js';
 
 /** A further process of a container, from its creation until some time after its end. JSON. */
 export interface ExecRecord {
@@ -15,18 +16,20 @@ export interface ExecRecord {
 
 /** Every exec of the engine: durable, and held in memory. */
 export class ExecStore {
-  readonly #store: Store;
+  readonly #containers: ContainerStore;
   readonly #entries: Collection<ExecRecord>;
   readonly #records = new Map<string, ExecRecord>();
 
-  private constructor(store: Store) {
-    this.#store = store;
+  private constructor(store: Store, containers: ContainerStore) {
+    this.#containers = containers;
     this.#entries = store.collection('execs', jsonCodec<ExecRecord>());
   }
 
-  static async load(store: Store): Promise<ExecStore> {
-    const self = new ExecStore(store);
+  /** @param containers shows the execs of each container; in the same store */
+  static async load(store: Store, containers: ContainerStore): Promise<ExecStore> {
+    const self = new ExecStore(store, containers);
     for (const [id, record] of await self.#entries.all()) self.#records.set(id, record);
+    containers.restoreExecs(self.all().filter(isOpen));
     return self;
   }
 
@@ -39,19 +42,31 @@ export class ExecStore {
   }
 
   /** Written together with its event; visible when it is durable. */
-  async put(record: ExecRecord, event?: EngineEvent): Promise<void> {
-    await this.#store.commit((batch) => {
-      batch.put(this.#entries, record.id, record);
+  async put(record: ExecRecord, event?: EngineEvent): Promise<bigint> {
+    const before = this.#records.get(record.id);
+    const revision = await this.#containers.commit((batch) => {
+      batch.also((own) => own.put(this.#entries, record.id, record));
+      if (before === undefined || isOpen(before) !== isOpen(record)) {
+        batch.noteExec(record.containerId, record.id, isOpen(record));
+      }
       if (event !== undefined) batch.emit(event);
     });
     this.#records.set(record.id, record);
+    return revision;
   }
 
   async remove(ids: readonly string[]): Promise<void> {
     if (ids.length === 0) return;
-    await this.#store.commit((batch) => {
-      for (const id of ids) batch.delete(this.#entries, id);
+    await this.#containers.commit((batch) => {
+      for (const id of ids) {
+        const record = this.#records.get(id);
+        batch.also((own) => own.delete(this.#entries, id));
+        if (record !== undefined && isOpen(record)) batch.noteExec(record.containerId, id, false);
+      }
     });
     for (const id of ids) this.#records.delete(id);
   }
 }
+
+/** Whether inspect of the container tells of it, as dockerd's does. */
+const isOpen = ({ state }: ExecRecord): boolean => state !== 'ended';

@@ -6,6 +6,7 @@ import type { ContainerContext } from '../containers/context.js';
 import { execCreated, execDied, execDetached, execStarted } from '../containers/events.js';
 import { type AttachSession, type RuntimeExec, RuntimeFailure, type RuntimeTask } from '../runtime/runtime.js';
 import { encodeSpec } from '../spec/index.js';
+import { isLive } from '../containers/state.js';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import { execProcess } from './exec-process.js';
 import type { ExecRecord, ExecStore } from './exec-store.js';
@@ -60,7 +61,11 @@ export class Execs implements AsyncDisposable {
     this.#sweepTimer.unref();
     this.#endRemovalWatch = context.store.onChange((_revision, changes) => {
       for (const [id, record] of changes) {
-        if (record === undefined) this.#inBackground('forget', () => this.#forgetAll(id));
+        if (record === undefined) this.#inBackground('forget', () => this.#forget(id, () => true));
+        else if (!isLive(stateOf(record)) && context.store.hasOpenExecs(id)) {
+          // dockerd knows none of them any more; here the ended ones can still be inspected.
+          this.#inBackground('forget', () => this.#forget(id, ({ state }) => state === 'created'));
+        }
       }
     });
   }
@@ -74,7 +79,7 @@ export class Execs implements AsyncDisposable {
   }
 
   /** @throws EngineError `notFound`, `conflict` unless the container runs, `invalidArgument` for bad detach keys. */
-  async create(name: string, config: container.ExecConfig): Promise<string> {
+  async create(name: string, config: container.ExecConfig): Promise<{ id: string; revision: bigint }> {
     const shown = this.#context.store.resolve(name);
     this.#requireTask(shown);
     if (config.cmd.length === 0) throw invalidArgument('No exec command specified');
@@ -96,8 +101,8 @@ export class Execs implements AsyncDisposable {
       exitCode: 0,
       changedAtMs: Date.now(),
     };
-    await this.#store.put(record, execCreated(shown.container, record.id, config.cmd));
-    return record.id;
+    const revision = await this.#store.put(record, execCreated(shown.container, record.id, config.cmd));
+    return { id: record.id, revision };
   }
 
   /** @throws EngineError `notFound` `No such exec instance: x`. */
@@ -290,8 +295,8 @@ export class Execs implements AsyncDisposable {
     );
   }
 
-  async #forgetAll(containerId: string): Promise<void> {
-    const own = this.#store.all().filter((record) => record.containerId === containerId);
+  async #forget(containerId: string, isMeant: (record: ExecRecord) => boolean): Promise<void> {
+    const own = this.#store.all().filter((record) => record.containerId === containerId && isMeant(record));
     await this.#store.remove(own.map(({ id }) => id));
   }
 

@@ -16,7 +16,7 @@ export const execProbe =
       attachStdout: true,
       attachStderr: true,
     });
-    const id = await execs.create(containerId, config);
+    const { id } = await execs.create(containerId, config);
     try {
       const started = await execs.start(id, {
         detach: false,

@@ -11,7 +11,7 @@ type Handlers = Implementation<typeof container.ContainerServiceService>;
 export const execRpc = (execs: Execs): Handlers => ({
   createExec: unary(async ({ container: name, config }: container.CreateExecRequest) => {
     if (config === undefined) throw invalidArgument('No exec command specified');
-    return { id: await execs.create(name, config) };
+    return execs.create(name, config);
   }),
 
   startExec: bidi((requests: AsyncIterable<container.StartExecRequest>, { signal }) => start(execs, requests, signal)),

@@ -8,9 +8,16 @@ import {
   stateOf,
   type Tombstone,
 } from './container-record.js';
+import { isLive } from '../containers/state.js';
 
 /** What is now true of a container; `undefined`: it is gone. */
 export type ContainerChange = readonly [id: string, record: ContainerRecord | undefined];
+
+interface ExecChange {
+  readonly id: string;
+  readonly execId: string;
+  readonly isOpen: boolean;
+}
 
 type ChangeListener = (revision: bigint, changes: readonly ContainerChange[]) => void;
 
@@ -20,6 +27,10 @@ export interface ContainerBatch {
   put(record: Pick<ContainerRecord, 'container' | 'internals'>): void;
   remove(id: string, tombstone?: Tombstone): void;
   emit(event: EngineEvent): void;
+  /** An exec of a container now is, or is no longer, one that can be started or runs. Written by `also`. */
+  noteExec(id: string, execId: string, isOpen: boolean): void;
+  /** What another collection of the same store has to say in this batch. */
+  also(write: (batch: Batch) => void): void;
   /** The empty id stands for a caller that needs no answer. */
   reply(requestId: string, payload: Uint8Array): void;
 }
@@ -41,7 +52,9 @@ export class ContainerStore {
   readonly #records = new Map<string, ContainerRecord>();
   readonly #names = new Map<string, string>();
   readonly #tombstones = new Map<string, Tombstone>();
-  readonly #pending = new Map<bigint, ContainerChange[]>();
+  readonly #pending = new Map<bigint, (ContainerChange | ExecChange)[]>();
+  /** Execs to be shown, by container; they have records of their own. */
+  readonly #openExecs = new Map<string, Set<string>>();
   readonly #listeners = new Set<ChangeListener>();
 
   private constructor(store: Store) {
@@ -64,6 +77,18 @@ export class ContainerStore {
     }
     for (const [id, tombstone] of await self.#tombstoneEntries.all()) self.#tombstones.set(id, tombstone);
     return self;
+  }
+
+  /** After a load: execs that can be started or run. */
+  restoreExecs(execs: Iterable<{ readonly id: string; readonly containerId: string }>): void {
+    for (const { id: execId, containerId: id } of execs) {
+      this.#apply({ id, execId, isOpen: true }, this.#store.revision);
+    }
+  }
+
+  /** Whether a container has execs that can be started or run. */
+  hasOpenExecs(id: string): boolean {
+    return this.#openExecs.has(id);
   }
 
   get revision(): bigint {
@@ -164,13 +189,13 @@ export class ContainerStore {
   }
 
   #wrap(batch: Batch): ContainerBatch {
-    const changes: ContainerChange[] = [];
+    const changes: (ContainerChange | ExecChange)[] = [];
     this.#pending.set(batch.revision, changes);
     return {
       revision: batch.revision,
       put: (record) => {
         const { id } = record.container;
-        batch.put(this.#shown, id, record.container);
+        batch.put(this.#shown, id, { ...record.container, execIds: [] });
         batch.put(this.#internals, id, record.internals);
         const { container: shown, internals } = record;
         changes.push([id, { container: shown, internals, revision: batch.revision }]);
@@ -185,6 +210,8 @@ export class ContainerStore {
         changes.push([id, undefined]);
       },
       emit: (event) => batch.emit(event),
+      noteExec: (id, execId, isOpen) => changes.push({ id, execId, isOpen }),
+      also: (write) => write(batch),
       reply: (requestId, payload) => {
         if (requestId !== '') batch.reply(requestId, payload);
       },
@@ -192,27 +219,50 @@ export class ContainerStore {
   }
 
   #publish(revision: bigint): void {
-    const changes = this.#pending.get(revision);
-    if (changes === undefined) return;
+    const pending = this.#pending.get(revision);
+    if (pending === undefined) return;
     this.#pending.delete(revision);
-    for (const [id, record] of changes) {
-      if (record === undefined) this.#drop(id);
-      else this.#index(record);
-    }
+    const changes = pending.flatMap((change) => this.#apply(change, revision));
     for (const listener of [...this.#listeners]) listener(revision, changes);
   }
 
-  #index(record: ContainerRecord): void {
-    const { id, name } = record.container;
+  #apply(change: ContainerChange | ExecChange, revision: bigint): ContainerChange[] {
+    if ('execId' in change) {
+      const record = this.#records.get(change.id);
+      if (record === undefined) return [];
+      this.#setExec(change);
+      return [[change.id, this.#index({ ...record, revision })]];
+    }
+    const [id, record] = change;
+    if (record !== undefined) return [[id, this.#index(record)]];
+    this.#drop(id);
+    return [change];
+  }
+
+  #setExec({ id, execId, isOpen }: ExecChange): void {
+    const open = this.#openExecs.get(id) ?? new Set();
+    if (isOpen) open.add(execId);
+    else open.delete(execId);
+    if (open.size > 0) this.#openExecs.set(id, open);
+    else this.#openExecs.delete(id);
+  }
+
+  /** @returns the record as it is shown: whoever made it may not have known of the newest execs. */
+  #index(made: ContainerRecord): ContainerRecord {
+    const { id, name } = made.container;
     const before = this.#records.get(id)?.container.name;
     if (before !== undefined && before !== name) this.releaseName(before, id);
+    const execIds = isLive(stateOf(made)) ? [...(this.#openExecs.get(id) ?? [])] : [];
+    const record = { ...made, container: { ...made.container, execIds } };
     this.#records.set(id, record);
     this.#names.set(name, id);
+    return record;
   }
 
   #drop(id: string): void {
     const record = this.#records.get(id);
     this.#records.delete(id);
+    this.#openExecs.delete(id);
     if (record !== undefined) this.releaseName(record.container.name, id);
   }
 }
