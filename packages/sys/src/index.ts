@@ -1,4 +1,5 @@
 export * from './constants.js';
+export { findAppArmorParser } from './apparmor.js';
 export { ExchangeFifo, FifoReader, openExchangeFifo, sweepExchangeFifos, writeFifo } from './exchange-fifo.js';
 export { futimens, makeDevice, mkfifo, mknod, nextData, splitDevice, syncfs, utimensat } from './files.js';
 export type { FileTime } from './files.js';

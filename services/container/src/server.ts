@@ -15,6 +15,7 @@ import {
 } from '@flotilla/rpc';
 import { HybridClock, Store } from '@flotilla/store';
 import { readComponents } from './components.js';
+import { AppArmor } from './apparmor/apparmor.js';
 import { ArchiveThreads } from './archive/archive-threads.js';
 import { settingsOf } from './config.js';
 import type { ContainerSettings } from './containers/settings.js';
@@ -93,8 +94,11 @@ export async function startContainerService(
         return Promise.resolve();
       },
     });
+    const appArmor = new AppArmor();
+    // Not waited for: a start does it again, and tells its user.
+    appArmor.ensureDefault().catch((error: unknown) => log.error({ err: error }, 'no AppArmor profile for containers'));
     const containers = new Containers({
-      ...{ store, runtime, rootfs, settings, log },
+      ...{ store, runtime, rootfs, settings, log, appArmor },
       peers: grpcPeers(clients),
       buildSpec: overrides.buildSpec ?? containerSpecBuilder(config.container),
       nowNs: () => clock.now(),

@@ -259,7 +259,11 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
     ContainerdCommit: commit('containerd-shim'),
     RuncCommit: commit('runc'),
     InitCommit: commit('docker-init'),
-    SecurityOptions: [`name=seccomp,profile=${gateway.info.seccompProfile}`, ...(isCgroup2 ? ['name=cgroupns'] : [])],
+    SecurityOptions: [
+      ...(host.hasAppArmor ? ['name=apparmor'] : []),
+      `name=seccomp,profile=${gateway.info.seccompProfile}`,
+      ...(isCgroup2 ? ['name=cgroupns'] : []),
+    ],
     ProductLicense: '',
     DefaultAddressPools: gateway.info.defaultAddressPools.map(({ base, size }) => ({ Base: base, Size: size })),
     FirewallBackend: { Driver: 'nftables' },

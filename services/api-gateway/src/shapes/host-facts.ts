@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { arch, cpus, hostname, release, totalmem } from 'node:os';
+import { findAppArmorParser } from '@flotilla/sys';
 
 /** What `GET /info` and `GET /version` tell of the machine. */
 export interface HostFacts {
@@ -16,6 +17,7 @@ export interface HostFacts {
   readonly cgroupVersion: '1' | '2';
   readonly ipv4Forwarding: boolean;
   readonly hasSwapLimit: boolean;
+  readonly hasAppArmor: boolean;
 }
 
 const MACHINES: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 'aarch64', arm: 'armv7l', ia32: 'i686' };
@@ -50,6 +52,7 @@ export function hostFacts(): HostFacts {
     cgroupVersion,
     ipv4Forwarding: readText('/proc/sys/net/ipv4/ip_forward').trim() === '1',
     hasSwapLimit: cgroupVersion === '1' || existsSync('/proc/swaps'),
+    hasAppArmor: findAppArmorParser() !== undefined,
   };
 }
 

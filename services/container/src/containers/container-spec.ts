@@ -69,6 +69,7 @@ function specInput(request: SpecRequest, defaults: EngineDefaults, seccompDefaul
       oomScoreAdj: hostConfig.oomScoreAdj,
       noNewPrivileges: isTrue(security.get('no-new-privileges')) ?? defaults.noNewPrivileges,
       rlimits: mergeUlimits(defaults.defaultUlimits, resources.ulimits),
+      ...(request.appArmorProfile === undefined ? {} : { apparmorProfile: request.appArmorProfile }),
     },
     hostname,
     domainname: config.domainName,

@@ -1,3 +1,4 @@
+import type { AppArmor } from '../apparmor/apparmor.js';
 import type { Logger } from '@flotilla/log';
 import type { KeyedLocks } from '@flotilla/store';
 import { type Timestamp, timestampFromNs } from '@flotilla/proto';
@@ -19,6 +20,7 @@ export interface ContainerContext {
   readonly runtime: Runtime;
   readonly rootfs: Rootfs;
   readonly peers: Peers;
+  readonly appArmor: AppArmor;
   readonly buildSpec: BuildSpec;
   readonly settings: ContainerSettings;
   readonly log: Logger;

@@ -7,6 +7,7 @@ import { container, type image, network } from '@flotilla/proto';
 import pLimit from 'p-limit';
 import type { ContainerInternals, ShownContainer } from '../store/container-record.js';
 import { toStatus } from '../store/container-record.js';
+import { askedProfile } from '../apparmor/apparmor.js';
 import { commandLine, mergeConfig } from './config-merge.js';
 import { type ContainerContext, timestampNow } from './context.js';
 import { containerCreated } from './events.js';
@@ -265,6 +266,8 @@ export class Creator {
       hostnamePath: join(directory, 'hostname'),
       hostsPath: join(directory, 'hosts'),
       resolvConfPath: join(directory, 'resolv.conf'),
+      // What was asked for; a start says what it is.
+      appArmorProfile: askedProfile(hostConfig.securityOpt),
       driver: layer.driver === '' ? 'overlay2' : layer.driver,
       lowerDirs: layer.lowerDirs,
       upperDir: layer.upperDir,

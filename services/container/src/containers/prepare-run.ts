@@ -34,6 +34,8 @@ export interface PreparedRun {
   networkNamespace: NamespaceChoice;
   /** See `Ipc`. */
   shmPath?: string;
+  /** Absent on a machine without AppArmor. */
+  appArmorProfile?: string;
 }
 
 interface SandboxResult {
@@ -63,7 +65,7 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
   ]);
   const { tty: terminal, openStdin } = container.config;
   context.runtime.prepare({ id: container.id, bundle, terminal, openStdin });
-  const [sandbox, opened, { mounts, ipc }] = await settleAll(
+  const [sandbox, opened, { mounts, ipc, appArmorProfile }] = await settleAll(
     prepareSandbox(context, record, linked.hosts),
     context.rootfs.open({
       target: rootfsDir(context.settings, container.id),
@@ -89,6 +91,7 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
     pid: pidNamespace(context, record),
     ipc: ipc.namespace,
     shm: ipc.shm,
+    ...appArmorProfile,
   });
   await writeFile(join(bundle, 'config.json'), spec, { mode: 0o600 });
   return {
@@ -97,17 +100,20 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
     sandbox: sandbox.sandbox,
     networkNamespace: sandbox.namespace,
     ...(ipc.shmPath === undefined ? {} : { shmPath: ipc.shmPath }),
+    ...appArmorProfile,
   };
 }
 
 async function prepareSources(
   context: ContainerContext,
   record: ContainerRecord,
-): Promise<{ mounts: MountedVolume[]; ipc: Ipc }> {
-  const both = [resolveMounts(context, record), prepareIpc(context, record)] as const;
-  await Promise.allSettled(both);
-  const [mounts, ipc] = await Promise.all(both);
-  return { mounts, ipc };
+): Promise<{ mounts: MountedVolume[]; ipc: Ipc; appArmorProfile: { appArmorProfile?: string } }> {
+  const [mounts, ipc, profile] = await settleAll(
+    resolveMounts(context, record),
+    prepareIpc(context, record),
+    context.appArmor.profileFor(record.container.hostConfig),
+  );
+  return { mounts, ipc, appArmorProfile: profile === undefined ? {} : { appArmorProfile: profile } };
 }
 
 /** As Promise.all, but a failure is thrown only when all have come to an end: nothing is still being made while it is undone. */

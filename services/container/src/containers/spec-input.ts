@@ -29,6 +29,8 @@ export interface SpecRequest {
   ipc: NamespaceChoice;
   /** What is at /dev/shm. */
   shm: SpecInput['shm'];
+  /** Absent on a machine without AppArmor. */
+  appArmorProfile?: string;
 }
 
 /** Makes config.json's text. @throws EngineError `invalidArgument` for what only shows now (a device that does not exist). */

@@ -141,7 +141,7 @@ export class Starter {
 
   #recordRunning(
     { container: shown, internals }: ContainerRecord,
-    { sandbox, etc, networkNamespace, shmPath }: PreparedRun,
+    { sandbox, etc, networkNamespace, shmPath, appArmorProfile = '' }: PreparedRun,
     task: RuntimeTask,
     cause: StartCause,
   ): Promise<bigint> {
@@ -175,6 +175,7 @@ export class Starter {
       mergedDir: rootfsDir(settings, shown.id),
       restartCount: cause.kind === 'policy' ? shown.restartCount : 0,
       manuallyStopped: false,
+      appArmorProfile,
     };
     return store.commit((batch) => {
       batch.put({
