@@ -1,4 +1,4 @@
-import type { NatsConnection } from 'nats';
+import type { JetStreamClient, MsgHdrs, NatsConnection } from 'nats';
 import { messageOf } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { events } from '@flotilla/proto';
@@ -29,6 +29,13 @@ export interface OutboxPublisher extends AsyncDisposable {
   readonly state: PublisherState;
   /** NATS has moved. */
   setAddress(address: NatsAddress): void;
+}
+
+/** What publishing over one connection needs. */
+interface EventStream {
+  readonly connection: NatsConnection;
+  readonly client: JetStreamClient;
+  readonly headers: () => MsgHdrs;
 }
 
 const retryMs = 250;
@@ -132,6 +139,8 @@ class JetStreamPublisher implements OutboxPublisher {
   }
 
   async #publishThrough(connection: NatsConnection): Promise<void> {
+    const { headers } = await import('nats');
+    const stream: EventStream = { connection, client: connection.jetstream({ timeout: ackTimeoutMs }), headers };
     let window = 1;
     let isReported = false;
     while (!this.#isStopped() && !connection.isClosed()) {
@@ -141,7 +150,7 @@ class JetStreamPublisher implements OutboxPublisher {
         await this.#appended(connection);
         continue;
       }
-      const results = await Promise.allSettled(entries.map((entry) => this.#publish(connection, entry)));
+      const results = await Promise.allSettled(entries.map((entry) => this.#publish(stream, entry)));
       const failedAt = results.findIndex((result) => result.status === 'rejected');
       const acknowledged = failedAt === -1 ? last : entries[failedAt - 1];
       if (acknowledged !== undefined) {
@@ -164,7 +173,7 @@ class JetStreamPublisher implements OutboxPublisher {
     }
   }
 
-  async #publish(connection: NatsConnection, { event }: StoredEvent): Promise<void> {
+  async #publish({ connection, client, headers }: EventStream, { event }: StoredEvent): Promise<void> {
     const payload = events.Event.encode({ ...event, nodeId: this.#engineId }).finish();
     const limit = connection.info?.max_payload;
     if (limit !== undefined && payload.length + 256 > limit) {
@@ -173,10 +182,9 @@ class JetStreamPublisher implements OutboxPublisher {
       return;
     }
     const subject = eventSubject(this.#engineId, event.type, event.action);
-    const { headers: natsHeaders } = await import('nats');
-    const headers = natsHeaders();
-    headers.set('Nats-Msg-Id', event.id);
-    await connection.jetstream({ timeout: ackTimeoutMs }).publish(subject, payload, { headers });
+    const named = headers();
+    named.set('Nats-Msg-Id', event.id);
+    await client.publish(subject, payload, { headers: named });
   }
 
   async #appended(connection: NatsConnection): Promise<void> {

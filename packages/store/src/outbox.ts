@@ -33,6 +33,8 @@ export interface OutboxOptions {
 
 // Deleted per commit, so that no single commit pays for a long backlog.
 const trimStep = 64n;
+/** Unpublished entries that are also held in memory: with NATS there, what is published next never has to be read. */
+const recentEntries = 512;
 
 /**
  * Events that were committed together with the change they tell of, in order, until a publisher has moved them to NATS.
@@ -48,6 +50,9 @@ export class Outbox {
   readonly #publishWaiters = new Set<() => void>();
   /** When entries up to `through` were published, oldest first. */
   readonly #published: { through: bigint; at: number }[] = [];
+  /** Every durable entry from `#recentFrom` on, in order. */
+  #recent: StoredEvent[] = [];
+  #recentFrom: bigint;
   #oldest: bigint;
   #last: bigint;
   #publishedThrough: bigint;
@@ -66,6 +71,7 @@ export class Outbox {
     this.#oldest = bounds.oldest;
     this.#last = bounds.last;
     this.#publishedThrough = bounds.oldest - 1n;
+    this.#recentFrom = bounds.last + 1n;
   }
 
   /** Sequence of the newest durable entry; 0 when there never was one. */
@@ -85,6 +91,10 @@ export class Outbox {
 
   /** Up to `limit` entries behind `after`, in order. */
   async read(after: bigint, limit: number): Promise<StoredEvent[]> {
+    if (after + 1n >= this.#recentFrom) {
+      const from = this.#recent.findIndex(({ sequence }) => sequence > after);
+      return from < 0 ? [] : this.#recent.slice(from, from + limit);
+    }
     const entries: StoredEvent[] = [];
     const range = { ...prefixRange(outboxPrefix), gte: outboxKey(after + 1n), limit };
     for await (const [key, value] of this.#backend.entries(range)) {
@@ -98,6 +108,7 @@ export class Outbox {
   markPublished(through: bigint): void {
     if (through <= this.#publishedThrough) return;
     this.#publishedThrough = through;
+    this.#forget(through);
     const at = this.#now();
     const newest = this.#published.at(-1);
     // One mark per second is fine enough for a time of ten minutes.
@@ -158,7 +169,17 @@ export class Outbox {
     const newest = entries.at(-1);
     if (newest === undefined) return;
     this.#last = newest.sequence;
+    this.#recent.push(...entries);
+    const tooMany = this.#recent.length - recentEntries;
+    if (tooMany > 0) this.#forget(this.#recent[tooMany - 1]?.sequence ?? 0n);
     for (const wake of [...this.#appendListeners]) wake();
+  }
+
+  /** Entries up to `through` are no longer held in memory. */
+  #forget(through: bigint): void {
+    if (through < this.#recentFrom) return;
+    this.#recentFrom = through + 1n;
+    this.#recent = this.#recent.filter(({ sequence }) => sequence > through);
   }
 
   // Deleting is idempotent, so the bound may move on before the batch is durable: at worst an old entry is kept until the next start.
@@ -180,6 +201,7 @@ export class Outbox {
     if (end - start > trimStep) end = start + trimStep;
     if (mark !== undefined && mark.through < end) this.#published.shift();
     this.#oldest = end;
+    this.#forget(end - 1n);
     return { start, end };
   }
 }
