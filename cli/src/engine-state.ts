@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import type { Health } from './health-watch.js';
 import type { ProcessIdentity } from './process-identity.js';
@@ -53,15 +53,25 @@ export function removeState({ execRoot, dataRoot }: Pick<EngineState, 'execRoot'
   rmSync(dataRecordPath(dataRoot), { force: true });
 }
 
-/** Write a file that only root may read, whole or not at all. */
-export function writePrivateFile(path: string, text: string): void {
+/** Write a file that only root may read, whole or not at all; a durable one is on the disk then. */
+export function writePrivateFile(path: string, text: string, { isDurable = false } = {}): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const fresh = `${path}.new`;
   try {
-    writeFileSync(fresh, text, { mode: 0o600 });
+    writeFileSync(fresh, text, { mode: 0o600, flush: isDurable });
     renameSync(fresh, path);
+    if (isDurable) syncDirectory(dirname(path));
   } catch (error) {
     rmSync(fresh, { force: true });
     throw error;
+  }
+}
+
+function syncDirectory(path: string): void {
+  const fd = openSync(path, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
   }
 }

@@ -127,6 +127,16 @@ describe.runIf(process.getuid?.() === 0)('the launcher (needs root for its mount
     expect((await status('nats-server')).address).toBe(address);
   });
 
+  it.each([
+    ['empty', ''],
+    ['zeros', '\0'.repeat(37)],
+  ])('makes an id anew where a power failure left one that is %s', async (_what, text) => {
+    mkdirSync(dataRoot, { recursive: true });
+    writeFileSync(join(dataRoot, 'engine-id'), text);
+    await start();
+    expect(readFileSync(join(dataRoot, 'engine-id'), 'utf8')).toMatch(/^[0-9a-f-]{36}\n$/);
+  });
+
   it('kills a service that hangs', async () => {
     await start();
     const { pid } = await status('image');

@@ -173,7 +173,7 @@ async function readSalt(path: string): Promise<Buffer> {
     if (!hasCode(error, 'ENOENT')) throw error;
   }
   const salt = randomBytes(saltBytes);
-  await writeFile(`${path}.new`, salt, { mode: 0o600 });
+  await writeFile(`${path}.new`, salt, { mode: 0o600, flush: true });
   await rename(`${path}.new`, path);
   return salt;
 }
