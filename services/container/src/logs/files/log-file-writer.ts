@@ -195,17 +195,24 @@ export class LogFileWriter {
     this.#compressing = before.then(() => compressRotated(this.path, this.#closing.signal)).catch(() => undefined);
   }
 
-  /** A crash of the machine may leave a piece of an entry at the end of the file: cut it. Returns the size. Also sets the clock behind the last entry. */
+  /**
+   * A crash of the machine may leave a piece of an entry at the end of the file, or zeros in place of many: cut them. Returns the size. Also sets
+   * the clock behind the last entry.
+   */
   #cutTornEntry(size: number): number {
-    if (size === 0) return 0;
     const tail = Buffer.alloc(Math.min(size, this.#encoder.maxEntryOutput * 2));
-    readSync(this.#fd, tail, 0, tail.length, size - tail.length);
-    const end = tail.lastIndexOf(NEWLINE) + 1;
-    const time = end === 0 ? '' : this.#format.timeOf(tail, end - 1);
+    let [whole, time] = [0, ''];
+    for (let end = size; end > 0 && whole === 0; end -= tail.length) {
+      const start = Math.max(0, end - tail.length);
+      const got = readSync(this.#fd, tail, 0, end - start, start);
+      const after = got === 0 ? 0 : tail.lastIndexOf(NEWLINE, got - 1) + 1;
+      if (after === 0) continue;
+      whole = start + after;
+      time = this.#format.timeOf(tail, after - 1);
+    }
     if (time !== '') this.#encoder.clock.startAfter(time);
-    const cut = tail.length - end;
-    if (cut > 0) ftruncateSync(this.#fd, size - cut);
-    return size - cut;
+    if (whole < size) ftruncateSync(this.#fd, whole);
+    return whole;
   }
 
   /**

@@ -79,6 +79,30 @@ describe('a json-file log', () => {
     writer.close(true);
   });
 
+  it.each([
+    ['a piece of an entry', Buffer.from('{"log":"to')],
+    ['zeros', Buffer.alloc(300_000)],
+    ['a piece of an entry and zeros', Buffer.concat([Buffer.from('{"log":"to'), Buffer.alloc(300_000)])],
+  ])('is read, and goes on, after a power failure that left %s at its end', async (_what, rest) => {
+    const first = openWriter();
+    write(first, numbers(1, 10));
+    first.close(true);
+    writeFileSync(path, rest, { flag: 'a' });
+    expect(await readText()).toBe(numbers(1, 10));
+    expect(await readText({ tail: 2 })).toBe(numbers(9, 10));
+    write(openWriter(), numbers(11, 12));
+    expect(await readText()).toBe(numbers(1, 12));
+    expect(await readText({ tail: 3 })).toBe(numbers(10, 12));
+  });
+
+  it('begins anew after a power failure that left only zeros', async () => {
+    writeFileSync(path, Buffer.alloc(300_000));
+    expect(await readText()).toBe('');
+    expect(await readText({ tail: 2 })).toBe('');
+    write(openWriter(), numbers(1, 2));
+    expect(await readText()).toBe(numbers(1, 2));
+  });
+
   it('is read over its rotated files', async () => {
     const writer = openWriter({ maxSizeBytes: 10_000, maxFiles: 3 });
     write(writer, numbers(1, 200));

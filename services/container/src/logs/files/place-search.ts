@@ -37,6 +37,8 @@ async function tailBackward(file: LogFile, count: number): Promise<Tail> {
   const block = Buffer.allocUnsafe(TAIL_BLOCK_BYTES);
   const size = file.size();
   let lines = 0;
+  // What follows the last newline is no line: a crash of the machine left it.
+  let isEndSeen = false;
   for (let end = size; end > 0;) {
     const start = Math.max(0, end - block.length);
     const got = await file.read(block, 0, end - start, start);
@@ -45,14 +47,14 @@ async function tailBackward(file: LogFile, count: number): Promise<Tail> {
       at >= 0;
       at = at === 0 ? -1 : block.lastIndexOf(NEWLINE, at - 1)
     ) {
-      // The newline at the very end belongs to the last line.
-      if (start + at === size - 1 && count > 0) continue;
-      if (count === 0 || ++lines === count) return { offset: start + at + 1 };
+      // The last newline belongs to the last line.
+      if (!isEndSeen && count > 0) isEndSeen = true;
+      else if (count === 0 || ++lines === count) return { offset: start + at + 1 };
     }
     end = start;
   }
   // The first line has no newline before it.
-  if (size > 0) lines++;
+  if (isEndSeen) lines++;
   if (lines >= count) return { offset: 0 };
   return { offset: undefined, lines };
 }
