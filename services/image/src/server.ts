@@ -74,6 +74,13 @@ export async function startImageService(
     const images = new Images({ catalog, layers, now });
     const readers = new ContainerReaders(catalog, layers);
     const containers = new ContainerLayers({ catalog, content, layers, readers, driver, log, now });
+    await containers.restoreLeased();
+    const restoring = new AbortController();
+    containers.restoreOthers(restoring.signal);
+    cleanup.push(() => {
+      restoring.abort();
+      return containers.restored();
+    });
     const load = { catalog, content, layers, now };
     const check = new StoreCheck({
       catalog,

@@ -104,6 +104,20 @@ describe('the check of the store', () => {
     expect(await check()).toEqual([]);
   });
 
+  it('has unpacked again at its start what containers need, and soon the rest', async () => {
+    const { lowerDirs } = await prepare();
+    await engine.stopImage();
+    for (const directory of lowerDirs) rmSync(join(directory, '..'), { recursive: true });
+    await engine.startImage();
+    expect(readFileSync(join(lowerDirs.at(-1) ?? '', 'base'))).toHaveLength(50_000);
+    expect(await check()).toEqual([]);
+    await engine.client.releaseContainerLayer({ containerId }, call);
+    await engine.stopImage();
+    rmSync(layerDir(lowest()), { recursive: true });
+    await engine.startImage();
+    expect(await check()).toEqual([]);
+  });
+
   it('writes the record of a layer anew', async () => {
     writeFileSync(join(layerDir(lowest()), 'layer.json'), '{"diffId":');
     expect(await check(true)).toEqual([`LAYER_RECORD ${lowest()} repaired`]);

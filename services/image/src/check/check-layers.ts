@@ -19,7 +19,8 @@ export async function* checkLayers(
   { repair }: StoreCheckOptions,
   signal: AbortSignal,
 ): AsyncGenerator<StoreFinding> {
-  const { catalog, layers } = deps;
+  const { catalog, containers, layers } = deps;
+  await containers.restored();
   for (const [chainId, { sources, parentChainId, imageIds }] of neededLayers(deps)) {
     signal.throwIfAborted();
     const layer = sources[0];

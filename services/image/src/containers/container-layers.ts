@@ -53,6 +53,7 @@ const reconcileGraceMs = 30_000;
 export class ContainerLayers {
   readonly #deps: ContainerLayerDeps;
   readonly #locks = new KeyedLocks();
+  #restoring = Promise.resolve();
 
   constructor(deps: ContainerLayerDeps) {
     this.#deps = deps;
@@ -182,14 +183,64 @@ export class ContainerLayers {
     return gone;
   }
 
+  /**
+   * Unpack again what a power failure took of the layers that containers have: they are mounted without asking. At start, before requests are served;
+   * what cannot be unpacked is told by the check of the store.
+   */
+  async restoreLeased(): Promise<void> {
+    const { catalog, log } = this.#deps;
+    const images = new Map<Digest, CatalogImage>();
+    for (const { containerId, imageId, chainIds } of catalog.leases()) {
+      if (!this.#lacks(chainIds)) continue;
+      const image = catalog.get(imageId);
+      if (image === undefined) log.error({ containerId, imageId }, 'layers of an image that was removed are lost');
+      else images.set(imageId, image);
+    }
+    await this.#restoreAll([...images.values()]);
+  }
+
+  /** As `restoreLeased` for every image, beside requests, which restore what they need themselves. */
+  restoreOthers(signal: AbortSignal): void {
+    this.#restoring = this.#restoreAll(this.#deps.catalog.all(), signal);
+  }
+
+  /** Resolves when nothing is unpacked again that nobody has asked for. */
+  restored(): Promise<void> {
+    return this.#restoring;
+  }
+
+  async #restoreAll(images: readonly CatalogImage[], signal?: AbortSignal): Promise<void> {
+    const { catalog, log } = this.#deps;
+    const isStopped = (): boolean => signal?.aborted === true;
+    for (const image of images) {
+      const { id, layers } = image.record;
+      const chainIds = layers.map(({ chainId }) => chainId);
+      if (isStopped() || !this.#lacks(chainIds)) continue;
+      const hold = catalog.hold();
+      hold.layers(chainIds);
+      hold.blobs(layers.map(({ blob }) => blob.digest));
+      try {
+        await this.restoreLayers(image, signal);
+      } catch (err) {
+        if (!isStopped()) log.error({ err, imageId: id }, 'a lost layer cannot be unpacked again');
+      } finally {
+        await hold.release();
+      }
+    }
+  }
+
+  #lacks(chainIds: readonly string[]): boolean {
+    return chainIds.some((chainId) => !this.#deps.layers.has(chainId));
+  }
+
   /** Unpack again what a power failure took of an image's layers; its blobs are on the disk. */
-  async restoreLayers({ record }: CatalogImage): Promise<void> {
+  async restoreLayers({ record }: CatalogImage, signal?: AbortSignal): Promise<void> {
     const { layers, content, log } = this.#deps;
     let parentChainId: Digest | undefined;
     for (const layer of record.layers) {
       if (!layers.has(layer.chainId)) {
         log.warn({ imageId: record.id, chainId: layer.chainId }, 'unpacking a lost layer again');
-        await restoreLayer({ layers, content }, layer, parentChainId);
+        await restoreLayer({ layers, content }, layer, parentChainId, signal);
       }
       parentChainId = layer.chainId;
     }

@@ -9,6 +9,7 @@ export async function restoreLayer(
   { layers, content }: { readonly layers: LayerStore; readonly content: ContentStore },
   { diffId, blob }: LayerRecord,
   parentChainId: Digest | undefined,
+  signal?: AbortSignal,
 ): Promise<void> {
   const blobPath = content.existingPath(blob.digest);
   await layers.applyLayer({
@@ -16,5 +17,6 @@ export async function restoreLayer(
     compression: await compressionOfFile(blobPath),
     ...(parentChainId === undefined ? {} : { parentChainId }),
     diffId,
+    ...(signal === undefined ? {} : { signal }),
   });
 }
