@@ -1,6 +1,6 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, mkdirSync, openSync, rmSync, statfsSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, rmSync, statfsSync, writeFileSync, writeSync } from 'node:fs';
 import {
   dockerArchive,
   examineImageStore,
@@ -8,8 +8,9 @@ import {
   makeImage,
   plainTar,
   startFaultProxy,
+  mountExt4Disk,
+  type Ext4Disk,
   type FixtureImage,
-  waitFor,
 } from '@flotilla/testkit';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { enterNamespace } from './enter-namespace.js';
@@ -20,33 +21,26 @@ import { startTestEngine, type TestEngine } from './test-engine.js';
 const mebibyte = 1 << 20;
 const noSpace = /no space left on device/i;
 
-/** A file system of its own in a file, with room for few files; gone with its last mount. */
-function mountExt4(file: string, target: string): void {
-  mkdirSync(target, { recursive: true, mode: 0o711 });
-  execFileSync('truncate', ['-s', '160M', file]);
-  execFileSync('mkfs.ext4', ['-q', '-m', '0', '-N', '4096', '-E', 'lazy_itable_init=0', file]);
-  execFileSync('mount', ['-o', 'loop', file, target], { stdio: 'pipe' });
-  rmSync(`${target}/lost+found`, { recursive: true });
-}
-
 // A machine that is itself a container may have none.
 const hasLoopDevices = spawnSync('losetup', ['-f']).status === 0;
 
 describe.skipIf(!hasLoopDevices).each(['overlay2', 'vfs'])('a full ext4 on a loop device, %s', (driver) => {
   let t: TestEngine;
   let inside: Disposable;
+  let disk: Ext4Disk;
   beforeAll(async () => {
     t = await startTestEngine({
       daemonJson: { 'registry-cache-size': 0, 'storage-driver': driver },
-      prepare: (directory) => mountExt4(`${directory}/disk`, `${directory}/engine/data`),
+      prepare: (directory) => {
+        disk = mountExt4Disk(`${directory}/disk`, `${directory}/engine/data`, { mebibytes: 160, inodes: 4096 });
+      },
     });
     inside = enterNamespace(t.namespace);
   });
   afterAll(async () => {
     inside[Symbol.dispose]();
     await t[Symbol.asyncDispose]();
-    const backing = () => execFileSync('losetup', ['-ln', '-O', 'BACK-FILE'], { encoding: 'utf8' });
-    await waitFor(() => !backing().includes(t.directory), { what: 'the loop device to be gone' });
+    await disk.released();
   });
   beforeEach(() => {
     leave(Infinity);

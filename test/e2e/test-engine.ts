@@ -65,6 +65,8 @@ export interface TestEngineOptions {
   daemonJson?: Record<string, unknown>;
   /** Run on the empty scratch directory before anything starts; the engine's own will be `engine` in it. */
   prepare?: (directory: string) => void;
+  /** Name of a file in the scratch directory that is the machine's boot id to the engine. */
+  bootIdFile?: string;
 }
 
 /** Start everything; `busybox:latest` is pushed to the registry and, unless `pull` is false, pulled and tagged. */
@@ -81,6 +83,7 @@ export async function startTestEngine(options: TestEngineOptions = {}): Promise<
     // Cgroups of its own: what it leaves can be told from what other engines have.
     args: ['--cgroup-parent', `/${namespace.name}`, ...(options.args ?? [])],
     ...(options.daemonJson ? { daemonJson: options.daemonJson } : {}),
+    ...(options.bootIdFile === undefined ? {} : { bootIdFile: `${directory}/${options.bootIdFile}` }),
   });
   const env = { DOCKER_HOST: `unix://${engine.socket}`, DOCKER_CONFIG: `${directory}/docker-config` };
   const docker: TestEngine['docker'] = (args, more = {}) => runCommand('docker', args, { env, ...more });

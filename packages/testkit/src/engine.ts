@@ -36,6 +36,8 @@ export interface EngineUnderTest extends AsyncDisposable {
   readonly logFile: string;
   /** Its daemon.json; `SIGHUP` to the launcher reads it again. */
   readonly configFile: string;
+  /** See EngineOptions. */
+  readonly bootIdFile: string | undefined;
   /** Changes with `start`. */
   readonly launcherPid: number;
   /** From the launcher's start to the first 200 of `GET /containers/json`. */
@@ -57,6 +59,8 @@ export interface EngineOptions {
   args?: readonly string[];
   /** daemon.json; `{}` when absent. */
   daemonJson?: Record<string, unknown>;
+  /** What this file holds at a start is the machine's boot id to the engine: a reboot without one. */
+  bootIdFile?: string;
 }
 
 /**
@@ -84,15 +88,16 @@ export async function startEngine(options: EngineOptions): Promise<EngineUnderTe
     `unix://${socket}`,
   ];
   if (options.namespace === undefined) flags.push('--bridge', `fl${randomBytes(4).toString('hex')}`);
-  const command = [program, 'up', ...flags, ...(options.args ?? [])];
-  const [file, args] = options.namespace?.command(process.execPath, command) ?? [process.execPath, command];
+  const { bootIdFile } = options;
+  const command = programCommand({ bootIdFile }, ['up', ...flags, ...(options.args ?? [])]);
+  const [file, args] = options.namespace?.command(...command) ?? command;
 
   let launcher: ChildProcess | undefined;
   let startMs = 0;
   const services = async (): Promise<EngineProcess[]> => {
-    const { stdout } = await run(process.execPath, [program, 'status', '--json', '--exec-root', execRoot]).catch(
-      (error: unknown) => error as { stdout: string }, // exit code 1: not everything serves
-    );
+    const { stdout } = await run(
+      ...programCommand({ bootIdFile }, ['status', '--json', '--exec-root', execRoot]),
+    ).catch((error: unknown) => error as { stdout: string }); // exit code 1: not everything serves
     return JSON.parse(stdout === '' ? '[]' : stdout) as EngineProcess[];
   };
   const start = async (): Promise<void> => {
@@ -141,6 +146,7 @@ export async function startEngine(options: EngineOptions): Promise<EngineUnderTe
     execRoot,
     logFile,
     configFile,
+    bootIdFile,
     get launcherPid() {
       return launcher?.pid ?? 0;
     },
@@ -163,6 +169,17 @@ export function findProgram(directory: string): string {
   const candidate = join(directory, 'dist/bundle/flotilla.js');
   const parent = dirname(directory);
   return existsSync(candidate) || parent === directory ? candidate : findProgram(parent);
+}
+
+/** Command line of `flotilla`. With a `bootIdFile` that file lies over the kernel's boot id; mounts are shared as before. */
+export function programCommand(
+  { bootIdFile }: { readonly bootIdFile?: string | undefined },
+  args: readonly string[],
+): [string, string[]] {
+  if (bootIdFile === undefined) return [process.execPath, [program, ...args]];
+  const over = 'mount --make-private /proc && mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"';
+  const shell = ['sh', '-c', over, bootIdFile, process.execPath, program, ...args];
+  return ['unshare', ['--mount', '--propagation', 'unchanged', ...shell]];
 }
 
 // Node reads all those certificates when it starts: 50 ms that say nothing about the engine.

@@ -1,7 +1,5 @@
 import { execFile } from 'node:child_process';
-import { dirname } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { findProgram } from './engine.js';
+import { programCommand } from './engine.js';
 
 /** What `CheckStore` of the image service finds; a client of it has this shape. */
 interface StoreChecker {
@@ -44,13 +42,12 @@ export interface ImageStoreReport {
 
 /** Run `flotilla doctor images --idle` on an engine: expect `findings` to be empty after whatever was done to it. */
 export function examineImageStore(
-  { execRoot }: { readonly execRoot: string },
+  { execRoot, bootIdFile }: { readonly execRoot: string; readonly bootIdFile?: string | undefined },
   { repair = false } = {},
 ): Promise<ImageStoreReport> {
-  const program = findProgram(dirname(fileURLToPath(import.meta.url)));
-  const args = [program, 'doctor', 'images', '--json', '--idle', '--exec-root', execRoot];
+  const args = ['doctor', 'images', '--json', '--idle', '--exec-root', execRoot];
   return new Promise((resolve, reject) => {
-    execFile(process.execPath, repair ? [...args, '--repair'] : args, (error, stdout, stderr) => {
+    execFile(...programCommand({ bootIdFile }, repair ? [...args, '--repair'] : args), (error, stdout, stderr) => {
       if (stdout === '') reject(new Error(`flotilla doctor images: ${stderr}`, { cause: error }));
       else {
         const { findings } = JSON.parse(stdout) as Pick<ImageStoreReport, 'findings'>;

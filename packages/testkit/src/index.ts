@@ -34,6 +34,8 @@ export {
 export type { FixtureConfig, FixtureImage, FixtureIndexEntry, FixtureLayer, RawTarEntry } from './image-fixtures.js';
 export { createNetworkNamespace } from './network-namespace.js';
 export type { NetworkNamespace } from './network-namespace.js';
+export { mountExt4Disk } from './ext4-disk.js';
+export type { Ext4Disk, Ext4DiskOptions } from './ext4-disk.js';
 export { startRegistry } from './registry.js';
 export type { Registry, RegistryOptions } from './registry.js';
 export { examineImageStore, imageStoreFaults } from './image-store.js';
