@@ -1,8 +1,10 @@
-import type { JetStreamClient, MsgHdrs, NatsConnection } from 'nats';
+import type { NatsConnection } from 'nats';
 import { messageOf } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { events } from '@flotilla/proto';
 import type { Outbox, StoredEvent } from '@flotilla/store';
+import { AcknowledgedPublisher } from './acknowledged-publisher.js';
+import type { StreamMessage } from './acknowledged-publisher.js';
 import { NatsLink } from './nats-link.js';
 import type { NatsAddress } from './nats-link.js';
 import { eventSubject } from './subjects.js';
@@ -29,13 +31,6 @@ export interface OutboxPublisher extends AsyncDisposable {
   readonly state: PublisherState;
   /** NATS has moved. */
   setAddress(address: NatsAddress): void;
-}
-
-/** What publishing over one connection needs. */
-interface EventStream {
-  readonly connection: NatsConnection;
-  readonly client: JetStreamClient;
-  readonly headers: () => MsgHdrs;
 }
 
 const retryMs = 250;
@@ -139,8 +134,7 @@ class JetStreamPublisher implements OutboxPublisher {
   }
 
   async #publishThrough(connection: NatsConnection): Promise<void> {
-    const { headers } = await import('nats');
-    const stream: EventStream = { connection, client: connection.jetstream({ timeout: ackTimeoutMs }), headers };
+    using stream = await AcknowledgedPublisher.open(connection, ackTimeoutMs);
     let window = 1;
     let isReported = false;
     while (!this.#isStopped() && !connection.isClosed()) {
@@ -150,41 +144,52 @@ class JetStreamPublisher implements OutboxPublisher {
         await this.#appended(connection);
         continue;
       }
-      const results = await Promise.allSettled(entries.map((entry) => this.#publish(stream, entry)));
-      const failedAt = results.findIndex((result) => result.status === 'rejected');
-      const acknowledged = failedAt === -1 ? last : entries[failedAt - 1];
+      const failure = await this.#publish(stream, connection, entries);
+      const acknowledged = failure === undefined ? last : entries[failure.at - 1];
       if (acknowledged !== undefined) {
-        this.#published += BigInt(failedAt === -1 ? entries.length : failedAt);
+        this.#published += BigInt(failure?.at ?? entries.length);
         this.#outbox.markPublished(acknowledged.sequence);
       }
-      if (failedAt === -1) {
+      if (failure === undefined) {
         window = Math.min(window * 4, this.#maxInFlight);
         isReported = false;
         this.#reportDropped();
         continue;
       }
       window = 1;
-      const failure = results[failedAt];
-      if (!isReported && failure?.status === 'rejected') {
-        this.#log.warn({ error: messageOf(failure.reason), ...this.#counts() }, 'events wait for nats');
+      if (!isReported) {
+        this.#log.warn({ error: failure.reason, ...this.#counts() }, 'events wait for nats');
         isReported = true;
       }
       await pause(retryMs, this.#stop.signal);
     }
   }
 
-  async #publish({ connection, client, headers }: EventStream, { event }: StoredEvent): Promise<void> {
+  /** @returns where it failed first, if it did. */
+  async #publish(
+    stream: AcknowledgedPublisher,
+    connection: NatsConnection,
+    entries: readonly StoredEvent[],
+  ): Promise<{ at: number; reason: string } | undefined> {
+    const messages = entries.map((entry) => this.#messageOf(connection, entry));
+    const failures = await stream.publish(messages.filter((message) => message !== undefined));
+    let sent = 0;
+    for (const [at, message] of messages.entries()) {
+      const failure = message === undefined ? undefined : failures[sent++];
+      if (failure !== undefined) return { at, reason: messageOf(failure) };
+    }
+    return undefined;
+  }
+
+  /** undefined for one that NATS would refuse for ever, and everything behind it with it. */
+  #messageOf(connection: NatsConnection, { event }: StoredEvent): StreamMessage | undefined {
     const payload = events.Event.encode({ ...event, nodeId: this.#engineId }).finish();
     const limit = connection.info?.max_payload;
     if (limit !== undefined && payload.length + 256 > limit) {
-      // It would be refused for ever and everything behind it with it.
       this.#log.error({ eventId: event.id, bytes: payload.length }, 'event is too large for nats and was left out');
-      return;
+      return undefined;
     }
-    const subject = eventSubject(this.#engineId, event.type, event.action);
-    const named = headers();
-    named.set('Nats-Msg-Id', event.id);
-    await client.publish(subject, payload, { headers: named });
+    return { subject: eventSubject(this.#engineId, event.type, event.action), id: event.id, payload };
   }
 
   async #appended(connection: NatsConnection): Promise<void> {

@@ -8,7 +8,7 @@ interface OutboxPosition {
 }
 
 /**
- * Recognises events that were delivered before: NATS de-duplicates for two minutes only, and a service publishes its last ten minutes again after each start.
+ * Recognises events that were delivered before: NATS de-duplicates for two minutes only, and a service publishes its last ten seconds again after each start, its last ten minutes after a boot.
  *
  * Per outbox, sequences at or below the last one are old, but for those that were jumped over: an event refused once can come behind its successor.
  */

@@ -180,7 +180,7 @@ describe('the event stream', () => {
     expect(actors()).toEqual(expected);
   });
 
-  it('gives each event once although a service publishes its last ten minutes again at its start', async () => {
+  it('gives each event once although a service publishes its last ten seconds again at its start', async () => {
     const disk = new MemoryDisk();
     const reader = await openReader();
     const { actors } = await follow(reader);

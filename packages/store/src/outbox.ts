@@ -36,10 +36,24 @@ const trimStep = 64n;
 /** Unpublished entries that are also held in memory: with NATS there, what is published next never has to be read. */
 const recentEntries = 512;
 
+/** NATS has written what it acknowledged so long ago, though not synced it: only a crash of the machine can still take it. */
+const settleMs = 10_000;
+
+/** What a start finds. */
+export interface OutboxBounds {
+  /** Sequence of the oldest entry that may be there. */
+  oldest: bigint;
+  /** Of the newest there ever was. */
+  last: bigint;
+  /** Published up to here, and not lost since by a crash of the machine. */
+  settled: bigint;
+}
+
 /**
  * Events that were committed together with the change they tell of, in order, until a publisher has moved them to NATS.
  *
- * After a start everything that is still here counts as unpublished again: NATS syncs its disk lazily, and readers drop what they have seen.
+ * After a start what was published in the last ten seconds counts as unpublished again, and after a boot everything that is still here: NATS syncs its
+ * disk lazily, and readers drop what they have seen.
  */
 export class Outbox {
   readonly #backend: Backend;
@@ -56,21 +70,18 @@ export class Outbox {
   #oldest: bigint;
   #last: bigint;
   #publishedThrough: bigint;
+  #settled: bigint;
   #dropped = 0n;
 
-  constructor(
-    backend: Backend,
-    bounds: { oldest: bigint; last: bigint },
-    options: OutboxOptions = {},
-    now: () => number = Date.now,
-  ) {
+  constructor(backend: Backend, bounds: OutboxBounds, options: OutboxOptions = {}, now: () => number = Date.now) {
     this.#backend = backend;
     this.#keepPublishedMs = options.keepPublishedMs ?? 600_000;
     this.#maxEntries = BigInt(options.maxEntries ?? 100_000);
     this.#now = now;
     this.#oldest = bounds.oldest;
     this.#last = bounds.last;
-    this.#publishedThrough = bounds.oldest - 1n;
+    this.#settled = bounds.settled;
+    this.#publishedThrough = bounds.settled >= bounds.oldest ? bounds.settled : bounds.oldest - 1n;
     this.#recentFrom = bounds.last + 1n;
   }
 
@@ -82,6 +93,14 @@ export class Outbox {
   /** Everything up to here was published since the store was opened. */
   get publishedThrough(): bigint {
     return this.#publishedThrough;
+  }
+
+  /** Published up to here, long enough ago that NATS loses it only with the machine. */
+  get settledThrough(): bigint {
+    const before = this.#now() - settleMs;
+    const mark = this.#published.findLast(({ at }) => at <= before);
+    if (mark !== undefined && mark.through > this.#settled) this.#settled = mark.through;
+    return this.#settled;
   }
 
   /** Entries that went unpublished because there were too many. */

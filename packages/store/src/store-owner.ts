@@ -22,7 +22,7 @@ async function readStartTime(pid: number): Promise<string | undefined> {
   }
 }
 
-async function readBootId(): Promise<string> {
+export async function readBootId(): Promise<string> {
   try {
     return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
   } catch {

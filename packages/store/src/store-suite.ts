@@ -193,6 +193,27 @@ export function describeStore(name: string, makePlace: () => Promise<StorePlace>
       expect((await store.outbox.read(0n, 10)).map(({ event }) => event.id)).toEqual(['volume-3', 'volume-4']);
     });
 
+    it('publishes again after a start only what NATS may not have written, after a boot all that is kept', async () => {
+      let now = 1_000_000;
+      const place = await makePlace();
+      const publishedThrough = async (bootId: string): Promise<bigint> => {
+        await using store = await place.open({ ...options, now: () => now, bootId });
+        return store.outbox.publishedThrough;
+      };
+      {
+        await using store = await place.open({ ...options, now: () => now, bootId: 'first' });
+        for (const actor of ['a', 'b']) await store.commit((batch) => batch.emit(created(actor)));
+        store.outbox.markPublished(2n);
+        now += 10_000;
+        for (const actor of ['c', 'd']) await store.commit((batch) => batch.emit(created(actor)));
+        store.outbox.markPublished(4n);
+      }
+      expect(await publishedThrough('first')).toBe(2n);
+      expect(await publishedThrough('second')).toBe(0n);
+      // Nobody knows whether that was a boot.
+      expect(await publishedThrough('')).toBe(0n);
+    });
+
     it('drops the oldest events when nobody takes them', async () => {
       await using store = await (await makePlace()).open({ ...options, outbox: { maxEntries: 10 } });
       for (let at = 0; at < 30; at += 1) await store.commit((batch) => batch.emit(created(`k${at}`)));

@@ -15,6 +15,7 @@ import type { EngineEvent, OutboxOptions, StoredEvent } from './outbox.js';
 import { ReplyCache } from './reply-cache.js';
 import type { ReplyCacheOptions } from './reply-cache.js';
 import { migrateSchema } from './schema.js';
+import { readBootId } from './store-owner.js';
 import type { Migration } from './schema.js';
 
 export interface StoreOptions {
@@ -29,6 +30,8 @@ export interface StoreOptions {
   replies?: ReplyCacheOptions;
   /** Wall clock in milliseconds, for expiry. */
   now?: () => number;
+  /** Of the running kernel; for tests. */
+  bootId?: string;
 }
 
 export interface OpenStoreOptions extends StoreOptions {
@@ -48,6 +51,9 @@ interface StoreState {
   revision: bigint;
   sequence: bigint;
   timeNs: bigint;
+  /** Events up to here need not be published again, unless the machine has been booted since. */
+  settled: bigint;
+  bootId: string;
 }
 
 type CommitListener = (revision: bigint, events: StoredEvent[]) => void;
@@ -114,8 +120,8 @@ export class Store implements AsyncDisposable {
     const backend = new MemoryBackend(new MemoryDisk());
     const now = options.now ?? Date.now;
     return new Store(backend, options, {
-      state: { revision: 0n, sequence: 0n, timeNs: 0n },
-      outbox: new Outbox(backend, { oldest: 1n, last: 0n }, options.outbox, now),
+      state: firstState,
+      outbox: new Outbox(backend, { oldest: 1n, last: 0n, settled: 0n }, options.outbox, now),
       replies: ReplyCache.empty(backend, options.replies, now),
     });
   }
@@ -128,8 +134,11 @@ export class Store implements AsyncDisposable {
   static async #load(backend: Backend, where: string, options: StoreOptions): Promise<Store> {
     const { service, schemaVersion, migrations = [], now = Date.now } = options;
     await migrateSchema(backend, where, service, schemaVersion, migrations);
-    const state = decodeState(await backend.get(stateKey));
-    const bounds = { oldest: state.sequence + 1n, last: state.sequence };
+    const stored = decodeState(await backend.get(stateKey));
+    const bootId = options.bootId ?? (await readBootId());
+    const state = stored.bootId === bootId && bootId !== '' ? stored : { ...stored, settled: 0n, bootId };
+    const { sequence, settled } = state;
+    const bounds = { oldest: sequence + 1n, last: sequence, settled };
     for await (const [key] of backend.entries({ ...prefixRange(outboxPrefix), limit: 1 })) {
       bounds.oldest = BigInt(`0x${key.toString('latin1', outboxPrefix.length)}`);
     }
@@ -169,6 +178,7 @@ export class Store implements AsyncDisposable {
     }
     const stored = batch.events.map((event, at) => this.#stamp(event, this.#assigned.sequence + BigInt(at) + 1n));
     this.#assigned = {
+      ...this.#assigned,
       revision: batch.revision,
       sequence: this.#assigned.sequence + BigInt(stored.length),
       timeNs: stored.at(-1)?.event.timeNs ?? this.#assigned.timeNs,
@@ -228,6 +238,8 @@ export class Store implements AsyncDisposable {
           group.findLast((commit) => commit.events.length > 0)?.events.at(-1)?.sequence ?? this.#durable.sequence,
         timeNs:
           group.findLast((commit) => commit.events.length > 0)?.events.at(-1)?.event.timeNs ?? this.#durable.timeNs,
+        settled: this.outbox.settledThrough,
+        bootId: this.#durable.bootId,
       };
       try {
         await this.#write(this.#operationsOf(group, state), state.revision);
@@ -316,19 +328,28 @@ export class Store implements AsyncDisposable {
   }
 }
 
+const firstState: StoreState = { revision: 0n, sequence: 0n, timeNs: 0n, settled: 0n, bootId: '' };
+/** Four numbers of eight bytes, then the id; a store of before has the first three only. */
+const stateBytes = 32;
+
 function encodeState(state: StoreState): Buffer {
-  const value = Buffer.alloc(24);
+  const value = Buffer.alloc(stateBytes + state.bootId.length);
   value.writeBigUInt64BE(state.revision, 0);
   value.writeBigUInt64BE(state.sequence, 8);
   value.writeBigUInt64BE(state.timeNs, 16);
+  value.writeBigUInt64BE(state.settled, 24);
+  value.write(state.bootId, stateBytes, 'latin1');
   return value;
 }
 
 function decodeState(value: Buffer | undefined): StoreState {
-  if (value === undefined) return { revision: 0n, sequence: 0n, timeNs: 0n };
+  if (value === undefined) return firstState;
+  const hasSettled = value.length >= stateBytes;
   return {
     revision: value.readBigUInt64BE(0),
     sequence: value.readBigUInt64BE(8),
     timeNs: value.readBigUInt64BE(16),
+    settled: hasSettled ? value.readBigUInt64BE(24) : 0n,
+    bootId: hasSettled ? value.toString('latin1', stateBytes) : '',
   };
 }
