@@ -209,6 +209,12 @@ export function describeStore(name: string, makePlace: () => Promise<StorePlace>
         store.outbox.markPublished(4n);
       }
       expect(await publishedThrough('first')).toBe(2n);
+      {
+        await using store = await place.open({ ...options, now: () => now, bootId: 'first' });
+        store.outbox.markPublished(4n);
+        now += 10_000;
+      }
+      expect(await publishedThrough('first')).toBe(4n);
       expect(await publishedThrough('second')).toBe(0n);
       // Nobody knows whether that was a boot.
       expect(await publishedThrough('')).toBe(0n);

@@ -205,6 +205,12 @@ export class Store implements AsyncDisposable {
   close(): Promise<void> {
     this.#closing ??= (async () => {
       await this.#writing;
+      const settled = this.outbox.settledThrough;
+      if (settled > this.#durable.settled && !this.#writeFailed) {
+        const value = encodeState({ ...this.#durable, settled });
+        // Without it the next start publishes more again.
+        await this.#backend.write([{ type: 'put', key: stateKey, value }]).catch(() => undefined);
+      }
       await this.#backend.close();
     })();
     return this.#closing;
