@@ -101,13 +101,14 @@ async function status(argv: readonly string[]): Promise<number> {
   });
   const execRoot = values['exec-root'] ?? '/run/flotilla';
   // With it comes gRPC, which `up` does not need at its start.
-  const { engineStatus, renderStatus } = await import('./status.js');
+  const { engineStatus, engineWarnings, renderStatus } = await import('./status.js');
   const found = await engineStatus(execRoot);
   if (found === undefined) {
     console.error(`no engine runs with exec root ${execRoot}`);
     return 3;
   }
   console.log(values.json === true ? JSON.stringify(found.services, undefined, 2) : renderStatus(found.services));
+  for (const warning of await engineWarnings(found.services)) console.error(`WARNING: ${warning}`);
   return found.services.every(({ health }) => health === 'SERVING') ? 0 : 1;
 }
 

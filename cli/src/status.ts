@@ -1,9 +1,14 @@
 import { silentLogger } from '@flotilla/log';
+import { config } from '@flotilla/proto';
+import { connect } from '@flotilla/rpc';
 import { readState, statePath } from './engine-state.js';
 import type { ProcessState } from './engine-state.js';
 import { checkHealth, healthClient } from './health-check.js';
 import type { Health } from './health-watch.js';
 import { isAlive } from './process-identity.js';
+
+/** A service may run programs to find out their versions. */
+const infoDeadlineMs = 10_000;
 
 /** One line of `flotilla status`. */
 export interface ServiceStatus {
@@ -48,6 +53,26 @@ async function askHealth({ address, health }: ProcessState): Promise<Health> {
   } finally {
     client.close();
   }
+}
+
+/** What the services that run have to say to their user, as `docker info` shows it too. */
+export async function engineWarnings(services: readonly ServiceStatus[]): Promise<string[]> {
+  const asked = services.filter(({ address, health }) => health === 'SERVING' && address.startsWith('unix:'));
+  const answers = await Promise.all(
+    asked.map(async ({ service, address }) => {
+      const client = connect(config.ConfigServiceService, address, { log: silentLogger() });
+      try {
+        const { warnings } = await client.getServiceInfo({}, { deadlineMs: infoDeadlineMs, retryUnavailableMs: 0 });
+        return warnings.map((warning) => `${service}: ${warning}`);
+      } catch {
+        // Not every process serves it; its health is told anyway.
+        return [];
+      } finally {
+        client.close();
+      }
+    }),
+  );
+  return answers.flat();
 }
 
 /** The status as aligned columns. */

@@ -1,7 +1,7 @@
 export type { Batch } from './batch.js';
 export { jsonCodec, messageCodec } from './codec.js';
 export type { Codec, MessageFns } from './codec.js';
-export type { Collection, EntryRange } from './collection.js';
+export type { Collection, DamagedEntry, EntryRange } from './collection.js';
 export { HybridClock } from './hybrid-clock.js';
 export { KeyedLocks } from './keyed-locks.js';
 export { MemoryDisk } from './memory-backend.js';

@@ -45,6 +45,25 @@ export function describeStore(name: string, makePlace: () => Promise<StorePlace>
       expect(await collection.get('a')).toBeUndefined();
     });
 
+    it('tells what cannot be decoded apart from the rest', async () => {
+      const place = await makePlace();
+      const bytes: Codec<Uint8Array> = { encode: (value) => value, decode: (value) => Uint8Array.from(value) };
+      {
+        await using store = await place.open(options);
+        const raw = store.collection('things', bytes);
+        await store.commit((batch) => {
+          batch.put(raw, 'a', Buffer.from('{"name":"a","size":1}'));
+          batch.put(raw, 'b', Buffer.from('{"name":'));
+          batch.put(raw, 'c', Buffer.from('{"name":"c","size":3}'));
+        });
+      }
+      await using store = await place.open(options);
+      const { entries, damaged } = await store.collection('things', things).salvage();
+      expect(entries.map(([key]) => key)).toEqual(['a', 'c']);
+      expect(damaged).toMatchObject([{ collection: 'things', key: 'b', reason: expect.any(String) as string }]);
+      expect(Buffer.from(damaged[0]?.bytes ?? []).toString()).toBe('{"name":');
+    });
+
     it('keeps records, revision, sequence and replies across openings', async () => {
       const place = await makePlace();
       let revision = 0n;

@@ -75,7 +75,7 @@ export async function startContainerService(
     await mkdir(archiveRoot(settings), { recursive: true, mode: 0o700 });
     const dbOptions = { service: 'container', schemaVersion, clock };
     const db = use(await Store.open(join(config.dataDir, 'db'), dbOptions));
-    const store = await ContainerStore.load(db);
+    const store = await ContainerStore.load(db, log);
     const { engineId } = config;
     const publisher = use(startOutboxPublisher(db.outbox, config.nats, log, { engineId }));
     const rootfs = use(await RootfsWorkers.start());
@@ -131,6 +131,7 @@ export async function startContainerService(
         ownMetrics: () => Promise.resolve(logMetrics(runtime.lostLogBytes)),
         details: async () => ({
           outboxPending: publisher.state.waiting,
+          warnings: containers.quarantine.warnings(),
           components: await (components ??= readComponents(runc, settings.initPath)),
         }),
         flushEvents: async () => {

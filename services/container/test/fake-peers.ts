@@ -13,6 +13,8 @@ export class FakeImages {
   readonly layers = new Map<string, string>();
   readonly images = new Map<string, { config: Partial<image.ImageConfig>; lower: string[] }>();
   readonly root: string;
+  /** What every release of a layer fails with. */
+  failure: string | undefined;
 
   constructor(root: string) {
     this.root = root;
@@ -60,6 +62,7 @@ export class FakeImages {
       });
     }),
     releaseContainerLayer: unary(({ containerId }: image.ReleaseContainerLayerRequest) => {
+      if (this.failure !== undefined) throw conflict(this.failure);
       this.#release(containerId);
       return Promise.resolve({ revision: 1n });
     }),

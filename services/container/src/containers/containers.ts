@@ -13,6 +13,7 @@ import { Linking } from './linking.js';
 import { shownLinks } from './links.js';
 import { parseContainerName } from './names.js';
 import { Networking } from './networking.js';
+import { Quarantine } from './quarantine.js';
 import { Remover, type RemoveOptions } from './remover.js';
 import { RootfsUses } from './rootfs-uses.js';
 import { type StartCause, Starter, type StartResult } from './starter.js';
@@ -44,6 +45,7 @@ export interface PruneFilter {
 export class Containers {
   readonly context: ContainerContext;
   readonly checkpoints: Checkpoints;
+  readonly quarantine: Quarantine;
   readonly #committer: Committer;
   readonly #creator: Creator;
   readonly #starter: Starter;
@@ -67,6 +69,7 @@ export class Containers {
     };
     const { context } = this;
     this.checkpoints = new Checkpoints(context);
+    this.quarantine = new Quarantine(context);
     const cancelBackOff = (id: string): void => this.#ender.cancelBackOff(id);
     this.#committer = new Committer(context);
     this.#creator = new Creator(context);
@@ -82,6 +85,7 @@ export class Containers {
       },
       failed: (record, failure, cause) => this.#startFailed(record, failure, cause),
       cancelBackOff,
+      review: (record) => this.quarantine.review(record),
     });
     this.#ender = new Ender(context, {
       remove: async (record) => {
@@ -383,6 +387,8 @@ function prefixErrors<T>(prefix: string, work: () => T): T {
 
 function isPrunable(record: ContainerRecord, filter: PruneFilter): boolean {
   if (!['created', 'exited', 'dead'].includes(stateOf(record))) return false;
+  // What it holds may be all that is left: only somebody who names it may remove it.
+  if (record.internals.quarantine?.reason !== undefined) return false;
   if (!filter.matchesLabels(record.container.config.labels)) return false;
   const { createdAt } = record.container;
   return (

@@ -39,7 +39,7 @@ export class Recovery implements AsyncDisposable {
   async beforeServing(): Promise<void> {
     const limit = pLimit(atOnce);
     const records = this.#context.store.all();
-    await Promise.all(records.map((record) => limit(() => this.#recoverOne(record))));
+    await Promise.all(records.map((record) => limit(() => this.#recoverOrHold(record))));
     this.#inBackground('links', () => this.#containers.recoveryParts.linking.recover());
     this.#inBackground('orphaned bundles', () => this.#releaseOrphans());
     this.#reconcile();
@@ -72,6 +72,25 @@ export class Recovery implements AsyncDisposable {
     await Promise.allSettled([...this.#background]);
   }
 
+  /** One that cannot be recovered keeps no other from it. */
+  async #recoverOrHold(found: ContainerRecord): Promise<void> {
+    const { quarantine } = this.#containers;
+    let record = found;
+    try {
+      record = await quarantine.review(found);
+      await this.#recoverOne(record);
+    } catch (error) {
+      const { id } = record.container;
+      this.#context.log.error({ containerId: id, err: error }, 'container could not be recovered');
+      const current = this.#context.store.get(id);
+      if (current === undefined || isLive(stateOf(current)) || stateOf(current) === 'dead') return;
+      await quarantine.admit(current, `it could not be recovered: ${messageOf(error)}`).catch((cause: unknown) => {
+        this.#context.log.error({ containerId: id, err: cause }, 'quarantine could not be written down');
+      });
+      if (stateOf(record) === 'creating') this.#inBackground('finish removal', () => this.#finishRemoval(id));
+    }
+  }
+
   async #recoverOne(record: ContainerRecord): Promise<void> {
     const { id } = record.container;
     const { ender, starter } = this.#containers.recoveryParts;
@@ -90,6 +109,8 @@ export class Recovery implements AsyncDisposable {
       this.#inBackground('finish removal', () => this.#finishRemoval(id));
       return;
     }
+    // Of whom nothing is known, nothing is taken away either: not even its processes.
+    if (record.internals.quarantine?.isRecordLost === true) return;
     if (await hasBundle(this.#context, id)) {
       // Under the lock: a start that comes now waits until the old one is gone.
       this.#inBackground('undo start', () =>
@@ -169,6 +190,13 @@ export class Recovery implements AsyncDisposable {
     });
   }
 
+  #review(id: string): Promise<void> {
+    return this.#context.locks.run(id, async () => {
+      const record = this.#context.store.get(id);
+      if (record !== undefined) await this.#containers.quarantine.review(record);
+    });
+  }
+
   /** Bundles of containers that no record knows. */
   async #releaseOrphans(): Promise<void> {
     const { settings, store, runtime, rootfs } = this.#context;
@@ -209,7 +237,9 @@ export class Recovery implements AsyncDisposable {
   #tellSandboxes(): Promise<boolean> {
     const { store, peers, sandboxBarrier } = this.#context;
     return sandboxBarrier.hold(() => {
-      const live = store.all().filter((record) => isLive(stateOf(record)));
+      const live = store
+        .all()
+        .filter((record) => isLive(stateOf(record)) || record.internals.quarantine?.isRecordLost === true);
       const ids = [...new Set([...live.map(({ container }) => container.id), ...sandboxBarrier.active()])];
       return this.#attempt('network', () => peers.networks.reconcile(ids, store.revision));
     });
@@ -229,8 +259,10 @@ export class Recovery implements AsyncDisposable {
   /** What can be finished later than at once: removals that failed, and what resumed waits no longer ask for. */
   #sweep(): void {
     for (const record of this.#context.store.all()) {
-      if (stateOf(record) !== 'dead' || record.internals.removal === null) continue;
-      this.#inBackground('finish removal', () => this.#finishRemoval(record.container.id));
+      if (stateOf(record) !== 'dead') continue;
+      const { id } = record.container;
+      if (record.internals.removal !== null) this.#inBackground('finish removal', () => this.#finishRemoval(id));
+      else this.#inBackground('review of a quarantine', () => this.#review(id));
     }
     this.#inBackground('old tombstones', () => this.#context.store.dropOldTombstones());
   }

@@ -31,7 +31,8 @@ export async function releaseRun(
   };
   const sandbox = sandboxIsReleased ? undefined : attempt('sandbox', () => releaseSandbox(context, record));
   const bundle = bundleDir(context.settings, id);
-  if (task === 'unknown') await attempt('task', () => context.runtime.cleanup(id, bundle));
+  const binary = context.settings.runtimes.get(record.container.hostConfig.runtime);
+  if (task === 'unknown') await attempt('task', () => context.runtime.cleanup(id, bundle, binary));
   else if (task !== 'no task') await attempt('task', () => task.delete());
   await endCopies(context, record);
   const unmounted = await attempt('rootfs', () => context.rootfs.close(rootfsDir(context.settings, id)));
@@ -76,5 +77,5 @@ export function hasSources({ internals }: Pick<ContainerRecord, 'internals'>): b
 
 /** Whether the volume service knows of the container at all. */
 export function hasVolumes({ internals }: Pick<ContainerRecord, 'internals'>): boolean {
-  return internals.mounts.some((mount) => mount.type === 'volume');
+  return internals.quarantine?.isRecordLost === true || internals.mounts.some((mount) => mount.type === 'volume');
 }

@@ -36,6 +36,8 @@ export interface StarterHooks {
   failed(record: ContainerRecord, failure: StartFailure, cause: StartCause): Promise<void>;
   /** A restart by policy that was due is no longer needed. */
   cancelBackOff(id: string): void;
+  /** A container in quarantine may be whole again. Called while its lock is held. */
+  review(record: ContainerRecord): Promise<ContainerRecord>;
 }
 
 /** The start saga. Everything it makes is undone when a step fails, and by recovery when a crash cuts it short. */
@@ -68,8 +70,9 @@ export class Starter {
   /** As `start`, for a caller that holds the container's lock. */
   async startLocked(id: string, cause: StartCause): Promise<StartResult> {
     if (this.#isClosed) throw unavailable('the engine is shutting down');
-    const record = this.#context.store.get(id);
-    if (record === undefined) throw notFound(`No such container: ${id}`);
+    const found = this.#context.store.get(id);
+    if (found === undefined) throw notFound(`No such container: ${id}`);
+    const record = stateOf(found) === 'dead' ? await this.#hooks.review(found) : found;
     const state = stateOf(record);
     if (state === 'paused') throw conflict('cannot start a paused container, try unpause instead');
     if (state === 'removing' || state === 'dead' || record.internals.removal !== null) {

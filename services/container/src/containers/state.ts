@@ -23,17 +23,18 @@ export type ContainerState = (typeof containerStates)[number];
  * - `restarting`: the task ended and the restart policy will start it again after a delay.
  * - `exited`: the task ended.
  * - `removing`: a removal with recorded options is under way. A crash finishes it.
- * - `dead`: a removal could not be finished; removing again is the only thing left.
+ * - `dead`: a removal could not be finished, or the container is in quarantine: what it is made of is gone or cannot be read. Removing it is
+ *   possible at any time; one that only misses something comes back when that is there again.
  */
 const successors: Readonly<Record<ContainerState, readonly ContainerState[]>> = {
-  creating: ['created', 'removing'],
-  created: ['running', 'exited', 'removing'],
-  running: ['paused', 'restarting', 'exited', 'removing'],
-  paused: ['running', 'restarting', 'exited', 'removing'],
-  restarting: ['running', 'exited', 'restarting', 'removing'],
-  exited: ['running', 'restarting', 'exited', 'removing'],
+  creating: ['created', 'dead'],
+  created: ['running', 'removing', 'dead'],
+  running: ['paused', 'restarting', 'exited'],
+  paused: ['running', 'restarting', 'exited'],
+  restarting: ['running', 'exited', 'dead'],
+  exited: ['running', 'restarting', 'removing', 'dead'],
   removing: ['dead'],
-  dead: ['removing'],
+  dead: ['removing', 'created', 'exited'],
 };
 
 /** Whether `to` may follow `from`. */

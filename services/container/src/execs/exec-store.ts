@@ -28,7 +28,9 @@ export class ExecStore {
   /** @param containers shows the execs of each container; in the same store */
   static async load(store: Store, containers: ContainerStore): Promise<ExecStore> {
     const self = new ExecStore(store, containers);
-    for (const [id, record] of await self.#entries.all()) self.#records.set(id, record);
+    const { entries, damaged } = await self.#entries.salvage();
+    for (const [id, record] of entries) self.#records.set(id, record);
+    await containers.setAside(self.#entries, damaged);
     containers.restoreExecs(self.all().filter(isOpen));
     return self;
   }

@@ -79,7 +79,7 @@ export interface Runtime {
   /** After a restart of the service. A container that ended meanwhile comes back as a task whose `exited` settles at once. */
   reattach(input: ReattachTask): Promise<RuntimeTask | TaskGone>;
   /** Remove whatever is left of a dead one: processes, shim, cgroup, FIFOs. Idempotent. */
-  cleanup(id: string, bundle: string): Promise<void>;
+  cleanup(id: string, bundle: string, runtimeBinary?: string): Promise<void>;
   /**
    * The streams of a container, made on first use. They may be attached to before `create` and between two runs: such a session waits
    * for the next run. `forgetStreams` ends those that wait.

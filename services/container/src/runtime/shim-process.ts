@@ -1,7 +1,7 @@
 import { type StdioOptions, execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { closeSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { shim } from '@flotilla/proto';
@@ -117,14 +117,34 @@ export function shimLogTail(bundle: string): string {
  * Kill and remove whatever is left of a container whose shim is dead (or never came up): processes, cgroup, runtime state, the shim's socket. A shim
  * that still lives is killed first. Idempotent.
  */
-export async function deleteDeadShim(program: ShimProgram, id: string, bundle: string): Promise<void> {
+export async function deleteDeadShim(
+  program: ShimProgram,
+  id: string,
+  bundle: string,
+  runtimeBinary = 'runc',
+): Promise<void> {
   killLeftShim(program, id, bundle);
   try {
+    restoreShimFiles(program, bundle, runtimeBinary);
     const args = [...commonArguments(program, id), '-bundle', bundle, 'delete'];
     shim.DeleteResponse.decode(await runShim(program, args, bundle, DELETE_LIMIT_MS, []));
   } finally {
     removeShimSocket(bundle);
   }
+}
+
+/** What `delete` reads of how the container was made: somebody may have deleted it, and the container runs all the same. */
+function restoreShimFiles(program: ShimProgram, bundle: string, runtimeBinary: string): void {
+  if (existsSync(join(bundle, 'runtime'))) return;
+  mkdirSync(bundle, { recursive: true, mode: 0o711 });
+  writeFileSync(join(bundle, 'runtime'), runtimeBinary);
+  const options = { binary_name: runtimeBinary, root: runtimeRoot(program) };
+  writeFileSync(join(bundle, 'options.json'), JSON.stringify(options));
+}
+
+/** Where runtimes keep what they know of containers. */
+export function runtimeRoot({ execRoot }: Pick<ShimProgram, 'execRoot'>): string {
+  return join(execRoot, 'runc');
 }
 
 function commonArguments(program: ShimProgram, id: string): string[] {
@@ -203,7 +223,11 @@ function isShimOf(program: ShimProgram, id: string, pid: number): boolean {
 }
 
 function removeShimSocket(bundle: string): void {
-  const address = readIfThere(join(bundle, 'address'));
+  removeSocketAt(readIfThere(join(bundle, 'address')));
+}
+
+/** Remove the socket of a shim that nobody will call any more; an empty address is fine. */
+export function removeSocketAt(address: string): void {
   if (address === '') return;
   const { socketPath } = parseShimAddress(address);
   rmSync(socketPath, { force: true });

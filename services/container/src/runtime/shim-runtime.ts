@@ -24,6 +24,8 @@ import { serveShimEvents } from './shim-events.js';
 import {
   type ShimProgram,
   deleteDeadShim,
+  removeSocketAt,
+  runtimeRoot,
   shimLogTail,
   shimSocketDirectory,
   takesListeningSocket,
@@ -111,7 +113,7 @@ export class ShimRuntime implements Runtime {
       if (input.openStdin) stdin = new StdinWriter(fifos.io.stdin, () => client.closeStdin());
       const options = {
         binaryName: input.runtimeBinary,
-        root: join(this.#program.execRoot, 'runc'),
+        root: runtimeRoot(this.#program),
         systemdCgroup: input.systemdCgroup ?? false,
       };
       const pid = await client.create(bundle, fifos.io, options, input.checkpoint);
@@ -144,6 +146,7 @@ export class ShimRuntime implements Runtime {
       if (error instanceof TtrpcError) await client?.shutdown().catch(() => undefined);
       client?.close();
       await this.cleanup(id, bundle);
+      removeSocketAt(shimAddress);
       return { gone: true };
     }
     const fifos = TaskFifos.existing(bundle, '', input.terminal);
@@ -168,12 +171,14 @@ export class ShimRuntime implements Runtime {
       });
     } catch (error) {
       client.close();
+      // Who ends it now may not find the socket by its bundle.
+      removeSocketAt(shimAddress);
       throw error;
     }
   }
 
-  async cleanup(id: string, bundle: string): Promise<void> {
-    await this.#removeLeftovers(id, bundle);
+  async cleanup(id: string, bundle: string, runtimeBinary?: string): Promise<void> {
+    await this.#removeLeftovers(id, bundle, runtimeBinary);
     for (const terminal of [true, false]) TaskFifos.existing(bundle, '', terminal).remove();
   }
 
@@ -246,9 +251,9 @@ export class ShimRuntime implements Runtime {
     return streams;
   }
 
-  async #removeLeftovers(id: string, bundle: string): Promise<void> {
+  async #removeLeftovers(id: string, bundle: string, runtimeBinary?: string): Promise<void> {
     try {
-      await deleteDeadShim(this.#program, id, bundle);
+      await deleteDeadShim(this.#program, id, bundle, runtimeBinary);
     } catch (error) {
       // Nothing of it may have existed.
       this.#log.debug({ err: error, containerId: id }, 'removing the leftovers of a container failed');

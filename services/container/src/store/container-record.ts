@@ -31,6 +31,14 @@ export interface ContainerInternals {
   removal: { volumes: boolean; requestId: string } | null;
   /** A commit has frozen the container, or is about to: whoever finds this after a crash thaws it. Absent in old records. */
   commitFreeze?: string | null;
+  /** Why the container cannot be used, see `Quarantine`. Absent in old records. */
+  quarantine?: {
+    reason: string;
+    /** A part of this record, at least, was lost: nobody knows what the container holds. */
+    isRecordLost?: boolean;
+    /** Its state when what it misses is there again; absent: it can only be removed. */
+    returnsTo?: 'created' | 'exited';
+  } | null;
 }
 
 /** One container as it is stored. Never changed in place. */

@@ -1,6 +1,16 @@
 import { alreadyExists, invalidArgument, notFound } from '@flotilla/errors';
+import type { Logger } from '@flotilla/log';
 import { container } from '@flotilla/proto';
-import { type Batch, type Collection, type EngineEvent, jsonCodec, messageCodec, type Store } from '@flotilla/store';
+import {
+  type Batch,
+  type Codec,
+  type Collection,
+  type DamagedEntry,
+  type EngineEvent,
+  jsonCodec,
+  messageCodec,
+  type Store,
+} from '@flotilla/store';
 import {
   completeContainer,
   type ContainerInternals,
@@ -9,6 +19,7 @@ import {
   type Tombstone,
 } from './container-record.js';
 import { isLive } from '../containers/state.js';
+import { DamagedRecords, standIn } from './damaged-records.js';
 
 /** What is now true of a container; `undefined`: it is gone. */
 export type ContainerChange = readonly [id: string, record: ContainerRecord | undefined];
@@ -45,6 +56,7 @@ const tombstoneLifeMs = 10 * 60_000;
  */
 export class ContainerStore {
   readonly #store: Store;
+  readonly #log: Logger;
   readonly #shown: Collection<container.Container>;
   readonly #internals: Collection<ContainerInternals>;
   readonly #tombstoneEntries: Collection<Tombstone>;
@@ -55,28 +67,71 @@ export class ContainerStore {
   readonly #pending = new Map<bigint, (ContainerChange | ExecChange)[]>();
   /** Execs to be shown, by container; they have records of their own. */
   readonly #openExecs = new Map<string, Set<string>>();
+  readonly #damaged: DamagedRecords;
   readonly #listeners = new Set<ChangeListener>();
 
-  private constructor(store: Store) {
+  private constructor(store: Store, log: Logger) {
     this.#store = store;
-    this.#shown = store.collection('containers', messageCodec(container.Container));
-    this.#internals = store.collection('container-internals', jsonCodec<ContainerInternals>());
+    this.#log = log;
+    this.#shown = store.collection('containers', shownCodec);
+    this.#internals = store.collection('container-internals', internalsCodec);
     this.#tombstoneEntries = store.collection('tombstones', jsonCodec<Tombstone>());
     this.#engine = store.collection('engine', jsonCodec<string>());
+    this.#damaged = new DamagedRecords(store);
     store.onCommit((revision) => this.#publish(revision));
   }
 
-  /** Read everything. A record without its second half cannot come from us and is left alone. */
-  static async load(store: Store): Promise<ContainerStore> {
-    const self = new ContainerStore(store);
-    const internals = new Map(await self.#internals.all());
-    for (const [id, shown] of await self.#shown.all()) {
-      const rest = internals.get(id);
-      if (rest === undefined) continue;
-      self.#index({ container: completeContainer(shown), internals: rest, revision: store.revision });
+  /** Read everything. What cannot be read is set aside, and its container stands there as dead. */
+  static async load(store: Store, log: Logger): Promise<ContainerStore> {
+    const self = new ContainerStore(store, log);
+    await self.#damaged.load();
+    const [shown, internals, tombstones, engine] = await Promise.all([
+      self.#shown.salvage(),
+      self.#internals.salvage(),
+      self.#tombstoneEntries.salvage(),
+      self.#engine.salvage(),
+    ]);
+    const known = new Map(internals.entries);
+    const lost = [...shown.damaged, ...internals.damaged].map(({ key }) => key);
+    for (const [id, container] of shown.entries) {
+      const rest = known.get(id);
+      if (rest === undefined) lost.push(id);
+      else self.#index({ container: completeContainer(container), internals: rest, revision: store.revision });
     }
-    for (const [id, tombstone] of await self.#tombstoneEntries.all()) self.#tombstones.set(id, tombstone);
+    for (const [id] of internals.entries) if (shown.entries.every(([key]) => key !== id)) lost.push(id);
+    for (const [id, tombstone] of tombstones.entries) self.#tombstones.set(id, tombstone);
+    const damaged: [Collection<unknown>, DamagedEntry[]][] = [
+      [self.#shown, shown.damaged],
+      [self.#internals, internals.damaged],
+      [self.#tombstoneEntries, tombstones.damaged],
+      [self.#engine, engine.damaged],
+    ];
+    for (const { collection, key, reason } of damaged.flatMap(([, entries]) => entries)) {
+      log.error({ record: `${collection}/${key}`, reason }, 'a damaged record is set aside');
+    }
+    const shownById = new Map(shown.entries);
+    const standIns = [...new Set(lost)].map((id) =>
+      standIn(id, shownById.get(id), known.get(id), `its record is damaged: ${reasonOf(id, damaged)}`),
+    );
+    if (standIns.length === 0 && damaged.every(([, entries]) => entries.length === 0)) return self;
+    await self.commit((batch) => {
+      batch.also((own) => {
+        for (const [from, entries] of damaged) for (const entry of entries) self.#damaged.setAside(own, from, entry);
+      });
+      for (const record of standIns) batch.put(record);
+    });
     return self;
+  }
+
+  /** Set damaged entries of another collection of the same store aside. */
+  async setAside(from: Collection<unknown>, damaged: readonly DamagedEntry[]): Promise<void> {
+    if (damaged.length === 0) return;
+    await this.#store.commit((batch) => {
+      for (const entry of damaged) this.#damaged.setAside(batch, from, entry);
+    });
+    for (const { collection, key, reason } of damaged) {
+      this.#log.error({ record: `${collection}/${key}`, reason }, 'a damaged record is set aside');
+    }
   }
 
   /** After a load: execs that can be started or run. */
@@ -203,6 +258,7 @@ export class ContainerStore {
       remove: (id, tombstone) => {
         batch.delete(this.#shown, id);
         batch.delete(this.#internals, id);
+        this.#damaged.drop(batch, id);
         if (tombstone !== undefined) {
           batch.put(this.#tombstoneEntries, id, tombstone);
           this.#tombstones.set(id, tombstone);
@@ -265,4 +321,29 @@ export class ContainerStore {
     this.#openExecs.delete(id);
     if (record !== undefined) this.releaseName(record.container.name, id);
   }
+}
+
+/** Damaged bytes often decode, to something that is no container. */
+const shownCodec = checked(messageCodec(container.Container), ({ id }) => /^[0-9a-f]{64}$/.test(id));
+const internalsCodec = checked(
+  jsonCodec<ContainerInternals>(),
+  (value: Partial<ContainerInternals> | null) => Array.isArray(value?.mounts) && value.network !== undefined,
+);
+
+function checked<T>(codec: Codec<T>, isOne: (value: T) => boolean): Codec<T> {
+  return {
+    encode: (value) => codec.encode(value),
+    decode: (bytes) => {
+      const value = codec.decode(bytes);
+      if (!isOne(value)) throw new Error('it holds no such record');
+      return value;
+    },
+  };
+}
+
+function reasonOf(id: string, damaged: readonly [Collection<unknown>, DamagedEntry[]][]): string {
+  const own = damaged.flatMap(([, entries]) => entries).filter(({ key }) => key === id);
+  return own.length === 0
+    ? 'a part of it is missing'
+    : own.map(({ collection, reason }) => `${collection}: ${reason}`).join('; ');
 }
