@@ -10,7 +10,7 @@ import { logSinkOf } from './log-sink.js';
 import { hasBundle, releaseRun } from './release.js';
 import { parseRestartPolicy, startsWithEngine } from './restart-policy.js';
 import { bundleDir, containerDir, rootfsDir } from './settings.js';
-import { isLive } from './state.js';
+import { isLive, transition } from './state.js';
 
 const atOnce = 8;
 const reconcileEveryMs = 60 * 60_000;
@@ -161,7 +161,7 @@ export class Recovery implements AsyncDisposable {
   async #correctPause({ container, internals }: ContainerRecord, actual: string): Promise<void> {
     const known = stateOf({ container });
     if ((actual !== 'running' && actual !== 'paused') || actual === known) return;
-    const state = { ...container.state, status: toStatus(actual) };
+    const state = { ...container.state, status: toStatus(transition(known, actual)) };
     await this.#context.store.commit((batch) => batch.put({ container: { ...container, state }, internals }));
   }
 

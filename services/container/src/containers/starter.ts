@@ -213,7 +213,7 @@ export class Starter {
     const wasRestarting = stateOf({ container: shown }) === 'restarting';
     const state: container.ContainerState = {
       ...shown.state,
-      status: wasRestarting ? toStatus('exited') : shown.state.status,
+      status: wasRestarting ? toStatus(transition('restarting', 'exited')) : shown.state.status,
       pid: 0,
       exitCode: failure.exitCode,
       error: failure.message,

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { isEngineError } from '@flotilla/errors';
 import { describe, expect, it } from 'vitest';
 import { canFollow, type ContainerState, containerStates, isLive, isNotRunning, transition } from './state.js';
@@ -51,6 +53,18 @@ describe('container state machine', () => {
       ...['creating', 'created', 'restarting', 'removing', 'exited'],
     ]);
     expect(canFollow('dead', 'created') && canFollow('dead', 'exited')).toBe(true);
+  });
+
+  it('is written down in docs/architecture.md', () => {
+    const text = readFileSync(join(import.meta.dirname, '../../../../docs/architecture.md'), 'utf8');
+    const states = (list: string): string[] => list.trim().split(', ');
+    const told = [...text.matchAll(/^\| ([a-z, ]+) → ([a-z, ]+?) +\|/gm)].flatMap(([, from = '', to = '']) =>
+      states(from).flatMap((one) => states(to).map((next) => `${one} → ${next}`)),
+    );
+    const all = containerStates.flatMap((from) =>
+      containerStates.filter((to) => canFollow(from, to)).map((to) => `${from} → ${to}`),
+    );
+    expect(told.sort()).toEqual(all.sort());
   });
 
   it('counts running and paused as live, and waits for a restarting one', () => {
