@@ -23,6 +23,8 @@ export type { OverlayMount } from './overlay.js';
 export { POLLIN, POLLOUT, duplicateFd, pipe2, poll, setPipeSize, spliceToPipe } from './pipes.js';
 export type { Pipe } from './pipes.js';
 export { processStartTime } from './processes.js';
+export { spawnSession } from './spawn.js';
+export type { SpawnedProgram } from './spawn.js';
 export { SysError, errnoName, hasCode } from './sys-error.js';
 export { UnixDatagramSocket } from './unix-datagram.js';
 export { attachTree, openBeneath } from './trees.js';

@@ -19,7 +19,8 @@ export function libc(): LibraryHandle {
 }
 
 /** What a binding passes to C. */
-export type CArgument = string | number | bigint | Uint8Array | Int32Array | Uint32Array | BigInt64Array | null;
+export type CArgument =
+  string | number | bigint | Uint8Array | Int32Array | Uint32Array | BigInt64Array | readonly (string | null)[] | null;
 
 /** A bound function with the arguments that its prototype takes. */
 export type Call<A extends readonly CArgument[]> = (...args: A) => number;

@@ -26,9 +26,9 @@ export function setPipeSize(fd: number, bytes: number): number {
   return checkResult(fcntlInt(fd, F_SETPIPE_SZ, bytes), `set size of pipe ${fd} to ${bytes}`);
 }
 
-/** A second descriptor of the same open file, with which it shares its position; close-on-exec. */
-export function duplicateFd(fd: number): number {
-  return checkResult(fcntlInt(fd, F_DUPFD_CLOEXEC, 0), `duplicate descriptor ${fd}`);
+/** A second descriptor of the same open file, with which it shares its position, not below `lowest`; close-on-exec. */
+export function duplicateFd(fd: number, lowest = 0): number {
+  return checkResult(fcntlInt(fd, F_DUPFD_CLOEXEC, lowest), `duplicate descriptor ${fd}`);
 }
 
 const spliceCall: Call<[number, null, number, null, number, number]> = bind(

@@ -5,6 +5,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, 
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { shim } from '@flotilla/proto';
+import { spawnSession } from '@flotilla/sys';
 import { parseShimAddress, SHIM_NAMESPACE } from './shim-client.js';
 import { listenUnix } from './shim-socket.js';
 
@@ -58,25 +59,40 @@ export function spawnShim(program: ShimProgram, id: string, bundle: string, held
   const socketFd = listenUnix(socketPath);
   const logFd = openSync(join(bundle, 'log'), 'a');
   try {
-    const child = spawn(program.path, ['-namespace', SHIM_NAMESPACE, '-id', id, '-address', grpcAddress(program)], {
+    const pid = runDetached(program, ['-namespace', SHIM_NAMESPACE, '-id', id, '-address', grpcAddress(program)], {
       cwd: bundle,
-      stdio: ['ignore', 'ignore', logFd, socketFd, ...inherited(4, heldFds)],
-      env: shimEnvironment(program),
-      // A session of its own: signals to our process group are not for it.
-      detached: true,
+      descriptors: [undefined, undefined, logFd, socketFd],
+      heldFds,
     });
-    child.on('error', () => undefined);
-    child.unref();
-    if (child.pid === undefined) throw new Error(`${program.path} cannot be run`);
-    writeFileSync(join(bundle, 'shim.pid'), String(child.pid));
-    spareAfterUs(child.pid);
-    return { address, pid: child.pid };
+    writeFileSync(join(bundle, 'shim.pid'), String(pid));
+    spareAfterUs(pid);
+    return { address, pid };
   } catch (error) {
     rmSync(socketPath, { force: true });
     throw error;
   } finally {
     closeSync(socketFd);
     closeSync(logFd);
+  }
+}
+
+/** In a session of its own: signals to our process group are not for it. */
+function runDetached(
+  program: ShimProgram,
+  args: readonly string[],
+  { cwd, descriptors, heldFds }: { cwd: string; descriptors: (number | undefined)[]; heldFds: readonly number[] },
+): number {
+  const held = heldFds.map((fd, at): [number, number] => [FIRST_INHERITED_FD + at, fd]);
+  try {
+    return spawnSession({
+      path: program.path,
+      args,
+      env: shimEnvironment(program),
+      cwd,
+      descriptors: new Map([...descriptors.entries(), ...held]),
+    });
+  } catch (cause) {
+    throw new Error(`${program.path} cannot be run`, { cause });
   }
 }
 

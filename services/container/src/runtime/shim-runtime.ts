@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { setImmediate as immediate } from 'node:timers/promises';
 import type { Logger } from '@flotilla/log';
 import { shim } from '@flotilla/proto';
 import type { LogReader, LogSinkConfig } from '../logs/log-config.js';
@@ -83,7 +84,8 @@ export class ShimRuntime implements Runtime {
 
   prepare(input: Pick<CreateTask, 'id' | 'bundle' | 'terminal' | 'openStdin'>): void {
     if (this.#prepared.has(input.id)) return;
-    const shim = this.#makeShim(input);
+    // Starting it holds this thread for a moment: what the caller asks others for next is on its way by then.
+    const shim = immediate().then(() => this.#makeShim(input));
     // `create` or `abandon` takes it.
     shim.catch(() => undefined);
     this.#prepared.set(input.id, { shim, bundle: input.bundle });
