@@ -21,6 +21,7 @@ export const UMOUNT_NOFOLLOW = 0x8;
 /** unshare(2) and setns(2) flags: linux/sched.h. */
 export const CLONE_FS = 0x200;
 export const CLONE_NEWNS = 0x20000;
+export const CLONE_NEWUTS = 0x4000000;
 export const CLONE_NEWNET = 0x40000000;
 
 /** open(2) flags that Node's fs.constants lacks. */
