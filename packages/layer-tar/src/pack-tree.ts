@@ -1,7 +1,8 @@
 import type { BigIntStats } from 'node:fs';
 import { closeSync, constants, lstatSync, openSync, readSync, readlinkSync } from 'node:fs';
-import { getXattr, listXattrs, splitDevice } from '@flotilla/sys';
+import { getXattr, type IdPair, listXattrs, splitDevice } from '@flotilla/sys';
 import { fsPath } from './byte-paths.js';
+import { withRootOf } from './file-capabilities.js';
 import { isOpaque, isWhiteout, mergedChild, mergedNames, present } from './merged-directory.js';
 import type { MergedDirectory } from './merged-directory.js';
 import type { TarEntryType } from './tar-entry.js';
@@ -22,6 +23,8 @@ export interface PackOptions {
   name?: string;
   /** Decides by the path below the root (latin1, no leading `/`): false leaves it and what is below out. */
   include?: (path: string) => boolean;
+  /** Whom the archive names for an owner that the file system shows. */
+  ownerOf?: (shown: IdPair) => IdPair;
   /** Called between members; throw to stop. */
   onEntry?: () => void;
 }
@@ -99,12 +102,12 @@ class TreePacker {
     const type = typeOf(stats);
     if (type === undefined) return;
     const overlay = this.#options.whiteouts === 'overlay' && this.#options.lower === undefined;
+    const shown = { uid: Number(stats.uid), gid: Number(stats.gid) };
     const header: TarHeader = {
       name: type === 'directory' ? directoryName(name) : name,
       type,
       mode: Number(stats.mode) & 0o7777,
-      uid: Number(stats.uid),
-      gid: Number(stats.gid),
+      ...(this.#options.ownerOf?.(shown) ?? shown),
       mtime: { seconds: Number(floorDivide(stats.mtimeNs, 1_000_000_000n)), nanoseconds: 0 },
     };
     if (overlay && isWhiteout(stats)) {
@@ -116,12 +119,17 @@ class TreePacker {
       const key = `${stats.dev}:${stats.ino}`;
       const first = this.#links.get(key);
       if (first !== undefined) {
-        this.#writer.entry({ ...header, type: 'hardlink', linkname: first, xattrs: attributesOf(full) });
+        this.#writer.entry({
+          ...header,
+          type: 'hardlink',
+          linkname: first,
+          xattrs: attributesOf(full, this.#options.ownerOf),
+        });
         return;
       }
       this.#links.set(key, name);
     }
-    header.xattrs = attributesOf(full);
+    header.xattrs = attributesOf(full, this.#options.ownerOf);
     if (type === 'char' || type === 'block') {
       const { major, minor } = splitDevice(stats.rdev);
       header.devmajor = major;
@@ -154,13 +162,16 @@ class TreePacker {
 
 const directoryName = (name: string): string => (name === '/' ? name : `${name}/`);
 
-function attributesOf(full: string): [string, string][] {
+function attributesOf(full: string, ownerOf: PackOptions['ownerOf']): [string, string][] {
   const path = fsPath(full);
   const attributes: [string, string][] = [];
   for (const name of present(() => listXattrs(path)) ?? []) {
     if (name.startsWith('trusted.overlay.') || name === 'security.selinux') continue;
     const value = present(() => getXattr(path, name));
-    if (value !== undefined) attributes.push([name, value.toString('latin1')]);
+    if (value === undefined) continue;
+    const isMapped = ownerOf !== undefined && name === 'security.capability';
+    const shown = isMapped ? withRootOf(value, (uid) => ownerOf({ uid, gid: 0 }).uid) : value;
+    attributes.push([name, shown.toString('latin1')]);
   }
   return attributes;
 }

@@ -18,8 +18,9 @@ import {
 } from 'node:fs';
 import { EngineError, dataLoss, internal, invalidArgument } from '@flotilla/errors';
 import { O_CLOEXEC, SysError, futimens, hasCode, makeDevice, mknod, setXattr, utimensat } from '@flotilla/sys';
-import type { FileTime } from '@flotilla/sys';
+import type { FileTime, IdPair } from '@flotilla/sys';
 import { cleanName, fsPath } from './byte-paths.js';
+import { withRootOf } from './file-capabilities.js';
 import type { TarEntry, TarSink } from './tar-entry.js';
 
 const createFlags = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW | O_CLOEXEC;
@@ -32,7 +33,9 @@ export interface ApplyOptions {
   /** `overlay`: `.wh.NAME` becomes the overlay's device 0:0 and `.wh..wh..opq` its attribute. `literal`: plain files. */
   whiteouts: 'overlay' | 'literal';
   /** Give everything to this owner, whatever the archive says. */
-  owner?: { uid: number; gid: number };
+  owner?: IdPair;
+  /** What the file system is told for an owner of the archive, or for `owner`. */
+  ownerOf?: (named: IdPair) => IdPair;
   /** Refuse to put a file in place of a directory, or a directory in place of a file. */
   noOverwriteDirNonDir?: boolean;
   /** The thread's umask is 0: saves a call per file. */
@@ -101,10 +104,10 @@ export class TarApplier implements TarSink {
     this.#guard(file, () => {
       const fd = this.#fd;
       if (file.sparse !== undefined) ftruncateSync(fd, file.size);
-      const { uid, gid } = this.#options.owner ?? file;
+      const { uid, gid } = this.#ownerOf(file);
       // Order matters: a change of owner clears set-uid bits and capabilities.
       if (this.#setsEveryOwner || uid !== 0 || gid !== 0) fchownSync(fd, uid, gid);
-      if (file.xattrs.length > 0) setAttributes(this.#filePath, file);
+      if (file.xattrs.length > 0) this.#setAttributes(this.#filePath, file);
       if (this.#options.umaskIsZero !== true || (file.mode & 0o7000) !== 0) fchmodSync(fd, file.mode);
       futimens(fd, file.mtime);
       this.#closeFile();
@@ -170,7 +173,8 @@ export class TarApplier implements TarSink {
       if (stats === undefined) {
         mkdirSync(fsPath(full), 0o755);
         if (this.#options.owner !== undefined) {
-          lchownSync(fsPath(full), this.#options.owner.uid, this.#options.owner.gid);
+          const { uid, gid } = this.#ownerOf(this.#options.owner);
+          lchownSync(fsPath(full), uid, gid);
         }
       } else if (stats.isSymbolicLink()) {
         if (++links > maxLinks) throw dataLoss(`${shown(path)}: too many levels of symbolic links`);
@@ -264,7 +268,7 @@ export class TarApplier implements TarSink {
     this.#replacing(below, () => linkSync(fsPath(this.#base + source), fsPath(full)));
     // The header repeats what the first name has. Setting an owner again would clear capabilities, so only if it differs.
     const stats = lstatSync(fsPath(full));
-    const { uid, gid } = this.#options.owner ?? entry;
+    const { uid, gid } = this.#ownerOf(entry);
     const isLink = stats.isSymbolicLink();
     if (stats.uid !== uid || stats.gid !== gid) this.#metadata(full, entry, isLink);
     else if (!isLink && (stats.mode & 0o7777) !== entry.mode) chmodSync(fsPath(full), entry.mode);
@@ -273,9 +277,9 @@ export class TarApplier implements TarSink {
   #directoryMetadata(full: string, entry: TarEntry): void {
     if ((entry.mode & 0o2000) !== 0) this.#setsEveryOwner = true;
     const path = fsPath(full);
-    const { uid, gid } = this.#options.owner ?? entry;
+    const { uid, gid } = this.#ownerOf(entry);
     lchownSync(path, uid, gid);
-    setAttributes(full, entry);
+    this.#setAttributes(full, entry);
     chmodSync(path, entry.mode);
     this.#times.delete(full);
     this.#times.set(full, { time: entry.mtime, ino: lstatSync(path).ino });
@@ -283,9 +287,9 @@ export class TarApplier implements TarSink {
 
   #metadata(full: string, entry: TarEntry, isLink = entry.type === 'symlink'): void {
     const path = fsPath(full);
-    const { uid, gid } = this.#options.owner ?? entry;
+    const { uid, gid } = this.#ownerOf(entry);
     if (this.#setsEveryOwner || uid !== 0 || gid !== 0 || entry.type === 'hardlink') lchownSync(path, uid, gid);
-    setAttributes(full, entry);
+    this.#setAttributes(full, entry);
     if (!isLink) chmodSync(path, entry.mode);
     utimensat(path, entry.mtime);
   }
@@ -308,6 +312,33 @@ export class TarApplier implements TarSink {
     this.#directories.set('', '');
   }
 
+  /** Attributes that the file system has no room or notion for are left out, as Docker does. */
+  #setAttributes(full: string, entry: TarEntry): void {
+    if (entry.xattrs.length === 0) return;
+    const path = fsPath(full);
+    for (const [name, value] of entry.xattrs) {
+      if (name.startsWith('trusted.overlay.')) continue;
+      try {
+        setXattr(path, name, this.#attribute(name, Buffer.from(value, 'latin1')));
+      } catch (error) {
+        const isIgnored =
+          hasCode(error, 'ENOTSUP', 'EOPNOTSUPP') || (name.startsWith('user.') && hasCode(error, 'EPERM'));
+        if (!isIgnored) throw error;
+      }
+    }
+  }
+
+  #attribute(name: string, value: Buffer): Buffer {
+    const { ownerOf } = this.#options;
+    if (ownerOf === undefined || name !== 'security.capability') return value;
+    return withRootOf(value, (uid) => ownerOf({ uid, gid: 0 }).uid);
+  }
+
+  #ownerOf(entry: IdPair): IdPair {
+    const named = this.#options.owner ?? entry;
+    return this.#options.ownerOf?.(named) ?? named;
+  }
+
   /** Runs `action`; what it throws becomes one sentence about the member. */
   #guard(entry: TarEntry, action: () => void): void {
     try {
@@ -319,22 +350,6 @@ export class TarApplier implements TarSink {
 }
 
 const nodeTypes = { char: constants.S_IFCHR, block: constants.S_IFBLK, fifo: constants.S_IFIFO };
-
-/** Attributes that the file system has no room or notion for are left out, as Docker does. */
-function setAttributes(full: string, entry: TarEntry): void {
-  if (entry.xattrs.length === 0) return;
-  const path = fsPath(full);
-  for (const [name, value] of entry.xattrs) {
-    if (name.startsWith('trusted.overlay.')) continue;
-    try {
-      setXattr(path, name, Buffer.from(value, 'latin1'));
-    } catch (error) {
-      const isIgnored =
-        hasCode(error, 'ENOTSUP', 'EOPNOTSUPP') || (name.startsWith('user.') && hasCode(error, 'EPERM'));
-      if (!isIgnored) throw error;
-    }
-  }
-}
 
 function refuseOtherKind(full: string, entry: TarEntry): void {
   const isDirectory = lstatIfPresent(full)?.isDirectory();
