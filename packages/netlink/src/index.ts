@@ -9,7 +9,7 @@ export { addressMessages } from './interface-addresses.js';
 export type { InterfaceAddress } from './interface-addresses.js';
 export { linkMessages } from './links.js';
 export type { BridgeOptions, Link, PortOptions, VethOptions } from './links.js';
-export { NamespaceSwitch, removeNamespace } from './namespaces.js';
+export { NamespaceSwitch, adoptNamespace, removeNamespace } from './namespaces.js';
 export { NetlinkError, isNetlinkError } from './netlink-error.js';
 export { NF_INET_FORWARD, NF_INET_LOCAL_OUT, NF_NAT_PRIORITY_DST } from './nftables-constants.js';
 export { expressions, interfaceNameKey } from './nftables-expressions.js';

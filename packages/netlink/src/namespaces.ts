@@ -59,6 +59,23 @@ export class NamespaceSwitch {
   }
 }
 
+/**
+ * Keep the namespace behind `source` at `path` as one that was made there.
+ *
+ * @returns an open descriptor of it, which the caller closes
+ * @throws SysError; nothing stays at `path` then
+ */
+export function adoptNamespace(source: string, path: string): number {
+  closeSync(openSync(path, 'wx', 0o444));
+  try {
+    mount(source, path, null, MS_BIND);
+    return openSync(path, 'r');
+  } catch (error) {
+    removeNamespace(path);
+    throw error;
+  }
+}
+
 /** Take away the bind mount and the file of a namespace; nothing there is fine. */
 export function removeNamespace(path: string): void {
   try {

@@ -1,8 +1,11 @@
+import { execFileSync } from 'node:child_process';
+import { statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { ChildProcess } from 'node:child_process';
 import { network as proto } from '@flotilla/proto';
+import { NamespaceHolder } from '@flotilla/sys';
 import { waitFor } from '@flotilla/testkit';
 import { NetworkUnderTest, call, endpoint, isRoot, newContainerId, port } from './network-under-test.js';
 import { answering, ask, nameServer, queryRaw, resolve } from './probe.js';
@@ -93,6 +96,28 @@ describe.skipIf(!isRoot)('sandboxes, over gRPC (needs root)', () => {
     expect(service.traces().namespaces).not.toContain(containerId);
     expect(service.ruleset()).not.toContain('8100');
     await waitFor(() => !service.traces().links.some((link) => link.startsWith('veth')), { what: 'the veth to go' });
+  });
+
+  it('takes over a namespace that the caller has made in a user namespace', async () => {
+    const ranges = [{ containerId: 0, hostId: 200_000, size: 65_536 }];
+    await using holder = await NamespaceHolder.inNewUserNamespace({ uids: ranges, gids: ranges }, { network: true });
+    const adoptedNamespacePath = holder.path('net');
+    const prepared = await prepare({ endpoints: [endpoint('one')], adoptedNamespacePath });
+    expect(statSync(prepared.namespacePath).ino).toBe(statSync(adoptedNamespacePath).ino);
+    expect(service.inContainer(prepared.containerId, 'ip', ['route'])).toContain('default via');
+    // Its root rules it.
+    execFileSync('nsenter', [
+      `--user=${holder.path('user')}`,
+      `--net=${adoptedNamespacePath}`,
+      'ip',
+      'link',
+      'set',
+      'eth0',
+      'down',
+    ]);
+    await expect(prepare({ endpoints: [endpoint('one')], adoptedNamespacePath: '/nowhere' })).rejects.toThrow(
+      'failed to set up the network namespace',
+    );
   });
 
   it('makes a namespace with only loopback for mode none, and none for mode host', async () => {

@@ -73,6 +73,8 @@ export interface DnsSockets {
 
 export interface SandboxSpec {
   containerId: string;
+  /** A network namespace to take over; absent: one is made. */
+  adoptedNamespacePath?: string;
   interfaces: InterfaceSpec[];
   gateway?: GatewaySpec;
   publications: Publication[];

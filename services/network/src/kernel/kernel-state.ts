@@ -5,6 +5,7 @@ import {
   NamespaceSwitch,
   Rtnetlink,
   addressMessages,
+  adoptNamespace,
   bindSocket,
   closeDescriptor,
   isNetlinkError,
@@ -124,7 +125,8 @@ export class KernelState implements KernelOperations {
   prepareSandbox(sandbox: SandboxSpec): { dns?: DnsSockets } {
     const path = this.#namespacePath(sandbox.containerId);
     removeNamespace(path);
-    const fd = this.#namespaces.create(path);
+    const { adoptedNamespacePath: adopted } = sandbox;
+    const fd = adopted === undefined ? this.#namespaces.create(path) : adoptNamespace(adopted, path);
     let dns: DnsSockets | undefined;
     try {
       this.#createInterfaces(fd, sandbox.interfaces);

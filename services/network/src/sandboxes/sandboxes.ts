@@ -241,7 +241,7 @@ export class Sandboxes {
     const runtime = new SandboxRuntime(record.containerId, choosePortTarget(candidates), this.#deps.log);
     try {
       record.ports = await this.#holdPorts(record, runtime, wishes);
-      const revision = await this.#establish(record, runtime);
+      const revision = await this.#establish(record, runtime, request.adoptedNamespacePath);
       this.#runtimes.set(record.containerId, runtime);
       this.#deps.names.set(record);
       return { record, revision };
@@ -306,11 +306,13 @@ export class Sandboxes {
    * Record and build at the same time. Either without the other after a crash is recognised at the next start: kernel state
    * that nobody has recorded is removed, a record whose set-up did not finish is forgotten.
    */
-  async #establish(record: SandboxRecord, runtime: SandboxRuntime): Promise<bigint> {
+  async #establish(record: SandboxRecord, runtime: SandboxRuntime, adopted: string): Promise<bigint> {
     const { kernel, store, resolver } = this.#deps;
     const spec = sandboxSpec(record, this.#networkOf);
     const [built, written] = await Promise.allSettled([
-      spec === undefined ? Promise.resolve<PreparedKernel>({}) : kernel.call('prepareSandbox', spec),
+      spec === undefined
+        ? Promise.resolve<PreparedKernel>({})
+        : kernel.call('prepareSandbox', { ...spec, ...(adopted === '' ? {} : { adoptedNamespacePath: adopted }) }),
       store.commit({ putSandboxes: [record], events: this.#events(record, containerConnected) }),
     ]);
     if (built.status === 'fulfilled' && built.value.dns !== undefined) runtime.serveDns(built.value.dns, resolver);
