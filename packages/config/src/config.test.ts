@@ -130,7 +130,7 @@ describe('daemon settings', () => {
     [{ mtu: 1500 }, ['--mtu', '1400'], 'mtu (from flag --mtu: 1400, from file'],
     [{ hosts: ['unix:///a'] }, ['-H', 'unix:///b'], 'hosts (from flag --host: ["unix:///b"], from file'],
     [{ hosts: ['tcp://0.0.0.0:2375'] }, [], 'hosts.0: only unix:///path is implemented yet'],
-    [{ 'userns-remap': 'default' }, [], 'userns-remap is not implemented'],
+    [{ 'userns-remap': 1 }, [], 'userns-remap: expected string'],
     [{ 'live-restore': 'no' }, [], 'live-restore: expected boolean'],
     [{ 'storage-driver': 'btrfs' }, [], 'storage-driver: expected one of overlay2, overlayfs, vfs'],
     [{ bip: '300.1.1.1/16' }, [], 'bip: expected an address'],

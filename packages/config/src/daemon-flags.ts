@@ -39,6 +39,7 @@ const flags: Readonly<Record<string, Flag>> = {
   'log-opt': { key: 'log-opts', form: 'map' },
   'no-new-privileges': { key: 'no-new-privileges', form: 'switch' },
   'seccomp-profile': { key: 'seccomp-profile', form: 'text' },
+  'userns-remap': { key: 'userns-remap', form: 'text' },
   bridge: { key: 'bridge', form: 'text', short: 'b' },
   bip: { key: 'bip', form: 'text' },
   mtu: { key: 'mtu', form: 'number' },

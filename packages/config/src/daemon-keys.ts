@@ -118,6 +118,7 @@ export const daemonSchema = z.strictObject({
   'log-driver': z.optional(check(isLogDriver, `expected one of ${[...LOG_DRIVERS, 'none'].join(', ')}`)),
   'log-opts': z.optional(z.record(z.string(), z.string())),
   'no-new-privileges': z.optional(z.boolean()),
+  'userns-remap': z.optional(z.string()),
   'seccomp-profile': z.optional(
     check(
       (text) => ['builtin', 'unconfined'].includes(text) || isAbsolute(text),
@@ -182,7 +183,6 @@ export const missingKeys: readonly string[] = [
   'containerd-plugins-namespace',
   'exec-opts',
   'default-init',
-  'userns-remap',
   'cpu-rt-period',
   'cpu-rt-runtime',
   'cdi-spec-dirs',

@@ -20,5 +20,7 @@ export const gatewayBlock = () =>
       initBinary: z.string(),
       seccompProfile: z.string(),
       liveRestore: z.boolean(),
+      /** Containers run in user namespaces of their own. */
+      userns: z.optional(z.boolean()),
     }),
   });

@@ -1,5 +1,6 @@
 export { serviceNames } from './base-config.js';
 export type { NatsSettings, ServiceName } from './base-config.js';
+export type { IdMappings } from './container-config.js';
 export { parseDaemonFlags } from './daemon-flags.js';
 export type { DaemonFlags } from './daemon-flags.js';
 export { readDaemonSettings } from './daemon-settings.js';

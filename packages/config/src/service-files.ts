@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { invalidArgument } from '@flotilla/errors';
 import { serviceNames } from './base-config.js';
 import type { NatsSettings, ServiceName } from './base-config.js';
+import type { IdMappings } from './container-config.js';
 import { splitHostPort } from './daemon-keys.js';
 import type { DaemonFile } from './daemon-keys.js';
 import type { DaemonSettings } from './daemon-settings.js';
@@ -12,6 +13,8 @@ export interface EngineFacts {
   readonly version: string;
   readonly engineId: string;
   readonly nats: NatsSettings | null;
+  /** What `userns-remap` came to; absent: containers run in the host's user namespace. */
+  readonly userNamespace?: IdMappings | undefined;
 }
 
 /** Docker's pools for IPv4: 172.17.0.0/16 to 172.31.0.0/16, then /20s of 192.168.0.0/16. `size` is the prefix length of a network. */
@@ -80,6 +83,7 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
           initBinary: initPath,
           seccompProfile,
           liveRestore: given['live-restore'] ?? true,
+          ...(facts.userNamespace === undefined ? {} : { userns: true }),
         },
       },
     },
@@ -108,6 +112,8 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
         noNewPrivileges: given['no-new-privileges'] ?? false,
         seccompProfile,
         cgroupParent: given['cgroup-parent'] ?? '',
+        ...(facts.userNamespace === undefined ? {} : { userNamespace: facts.userNamespace }),
+        ...storageDriverOf(given['storage-driver']),
         ...dns,
         hostGatewayIps,
         resolvConfPath,
