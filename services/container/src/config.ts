@@ -22,6 +22,7 @@ export function settingsOf({ container, dataDir, execRoot, engineId }: Container
     defaultIpcMode: container.defaultIpcMode,
     init: container.init,
     initPath: container.initPath,
+    userNamespace: container.userNamespace,
     concurrentStarts: Math.max(4, machine.cpus * 2),
     machine,
   };

@@ -22,6 +22,7 @@ import type { ContainerSettings } from './containers/settings.js';
 import { Archiver } from './containers/archiver.js';
 import { Containers } from './containers/containers.js';
 import { containerSpecBuilder } from './containers/container-spec.js';
+import { checkUserNamespace } from './containers/check-user-namespace.js';
 import { Recovery } from './containers/recovery.js';
 import { archiveRoot } from './containers/settings.js';
 import type { BuildSpec } from './containers/spec-input.js';
@@ -31,6 +32,7 @@ import { execProbe } from './health/exec-probe.js';
 import { HealthMonitor } from './health/health-monitor.js';
 import { logMetrics } from './logs/log-metrics.js';
 import { checkLogOptions } from './logs/options/sink-config.js';
+import { IdMaps } from './rootfs/id-maps.js';
 import { RootfsWorkers } from './rootfs/rootfs-threads.js';
 import { archiveRpc } from './rpc/archive-rpc.js';
 import { checkpointRpc } from './rpc/checkpoint-rpc.js';
@@ -79,6 +81,10 @@ export async function startContainerService(
     const { engineId } = config;
     const publisher = use(startOutboxPublisher(db.outbox, config.nats, log, { engineId }));
     const rootfs = use(await RootfsWorkers.start());
+    const idMaps = use(new IdMaps());
+    if (config.container.userNamespace !== undefined) {
+      await checkUserNamespace({ settings, rootfs, idMaps, needsOverlay: config.container.storageDriver !== 'vfs' });
+    }
     const archiveThreads = use(new ArchiveThreads());
     const runtime = await ShimRuntime.open({ execRoot: config.execRoot, log, onFatal: failProcess });
     use({ [Symbol.asyncDispose]: () => runtime.close() });
@@ -98,7 +104,7 @@ export async function startContainerService(
     // Not waited for: a start does it again, and tells its user.
     appArmor.ensureDefault().catch((error: unknown) => log.error({ err: error }, 'no AppArmor profile for containers'));
     const containers = new Containers({
-      ...{ store, runtime, rootfs, settings, log, appArmor },
+      ...{ store, runtime, rootfs, idMaps, settings, log, appArmor },
       peers: grpcPeers(clients),
       buildSpec: overrides.buildSpec ?? containerSpecBuilder(config.container),
       nowNs: () => clock.now(),

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ContainerConfig } from '@flotilla/config';
 import { startContainerService } from '@flotilla/container';
@@ -115,8 +115,14 @@ function readCommand(pid: string): string {
 }
 
 /** A container service in this process with working fakes of its peers. */
-export async function makeContainerService(nats: ContainerConfig['nats'] = null) {
+export async function makeContainerService(
+  nats: ContainerConfig['nats'] = null,
+  block: Partial<ContainerConfig['container']> = {},
+) {
   const engine = await makeEngineRoot(nats);
+  // The root of a remapped container has to get through.
+  chmodSync(engine.root, 0o711);
+  Object.assign(engine.config.container, block);
   const overrides = { log };
   let server = await startContainerService(engine.config, overrides);
   const client = connectContainers(server.address);

@@ -197,7 +197,7 @@ export class FakeNetworks implements Disposable {
       this.sandboxes.set(request.containerId, request);
       return Promise.resolve({
         sandboxId: request.containerId,
-        namespacePath: request.hostMode ? '' : `/run/netns/${this.namespace}`,
+        namespacePath: request.hostMode ? '' : request.adoptedNamespacePath || `/run/netns/${this.namespace}`,
         endpoints: request.endpoints.map((endpoint) => this.#endpoint(request.containerId, endpoint)),
         ports: request.ports,
         resolvConf: 'nameserver 192.0.2.53\n',

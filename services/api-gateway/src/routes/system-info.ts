@@ -262,6 +262,7 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
     SecurityOptions: [
       ...(host.hasAppArmor ? ['name=apparmor'] : []),
       `name=seccomp,profile=${gateway.info.seccompProfile}`,
+      ...(gateway.info.userns === true ? ['name=userns'] : []),
       ...(isCgroup2 ? ['name=cgroupns'] : []),
     ],
     ProductLicense: '',

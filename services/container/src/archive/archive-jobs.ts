@@ -1,5 +1,6 @@
 import type { ErrorKind } from '@flotilla/errors';
 import type { FileTime } from '@flotilla/sys';
+import type { IdMap } from '../rootfs/id-map.js';
 import type { RootfsLayers } from '../rootfs/mount-rootfs.js';
 
 /** The root file system of a container that runs, with everything mounted in it but the kernel's file systems. */
@@ -11,6 +12,8 @@ export interface RunningView {
   rootfs: string;
   /** Destinations that the user has mounts on: shown even where the kernel's file systems usually are. */
   destinations: string[];
+  /** Absent: as they are. */
+  idMap?: IdMap;
 }
 
 /** A host path shown in a container that does not run. */
@@ -32,6 +35,8 @@ export interface StoppedView {
   readOnly: boolean;
   /** Outer before inner. */
   mounts: ViewMount[];
+  /** Absent: as they are. */
+  idMap?: IdMap;
 }
 
 export type ContainerView = RunningView | StoppedView;

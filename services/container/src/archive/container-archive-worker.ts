@@ -3,6 +3,7 @@ import { parentPort } from 'node:worker_threads';
 import { EngineError, cancelled, messageOf } from '@flotilla/errors';
 import { TarApplier, TarParser, TarWriter, packTree } from '@flotilla/layer-tar';
 import { hasCode } from '@flotilla/sys';
+import { insideOwner, outsideOwner } from '../rootfs/id-map.js';
 import { resolveUserInside } from '../rootfs/look-inside.js';
 import type { ArchiveJob, ArchiveReply, ReadJob, StatJob, WriteJob } from './archive-jobs.js';
 import { findDirectory, findPath } from './path-in-root.js';
@@ -60,13 +61,20 @@ function read({ view, path, outputFd, stop }: ReadJob): void {
       checkStop(stop);
       for (let from = 0; from < bytes.length;) from += writeSync(outputFd, bytes, from);
     });
-    packTree(real, writer, { whiteouts: 'literal', name: info.name, onEntry: () => checkStop(stop) });
+    const { idMap } = view;
+    packTree(real, writer, {
+      whiteouts: 'literal',
+      name: info.name,
+      onEntry: () => checkStop(stop),
+      ...(idMap === undefined ? {} : { ownerOf: (owner) => insideOwner(idMap, owner) }),
+    });
     writer.finish();
   });
 }
 
 function write({ view, path, inputFd, rules, noOverwriteDirNonDir, owner, stop }: WriteJob): void {
   thread.within(view, () => {
+    const { idMap } = view;
     const directory = findDirectory(bytePath(path));
     refuseReadOnly(rules, Buffer.from(directory, 'latin1').toString());
     post({ kind: 'found', info: findPath(directory).info });
@@ -76,6 +84,7 @@ function write({ view, path, inputFd, rules, noOverwriteDirNonDir, owner, stop }
       umaskIsZero: true,
       noOverwriteDirNonDir,
       ...(owner === '' ? {} : { owner: resolveUserInside(owner, []) }),
+      ...(idMap === undefined ? {} : { ownerOf: (inside) => outsideOwner(idMap, inside) }),
     });
     const parser = new TarParser(new PlacedMembers(applier, directory));
     try {

@@ -3,6 +3,7 @@ import { chmodSync, closeSync, constants, mkdirSync, openSync, realpathSync, sta
 import { dirname } from 'node:path';
 import { unavailable } from '@flotilla/errors';
 import {
+  attachClone,
   CLONE_FS,
   CLONE_NEWNS,
   MNT_DETACH,
@@ -14,9 +15,11 @@ import {
   bindMount,
   chdir,
   chroot,
+  cloneMount,
   fchdir,
   hasCode,
   mount,
+  openBeneath,
   pivotRoot,
   readMounts,
   setns,
@@ -26,6 +29,7 @@ import {
   unshare,
 } from '@flotilla/sys';
 import { copyUp } from '../rootfs/copy-up.js';
+import { asRootOf } from '../rootfs/id-map.js';
 import { makeDockerEnv } from '../rootfs/look-inside.js';
 import { mountRootfs } from '../rootfs/mount-rootfs.js';
 import { ThreadRoot } from '../rootfs/thread-root.js';
@@ -58,7 +62,7 @@ export class ViewThread {
     try {
       if (view.kind === 'running') enterRunning(view);
       else enterStopped(view);
-      return fn();
+      return asRootOf(view.idMap, fn);
     } finally {
       setns(this.#hostNamespace, CLONE_NEWNS);
       fchdir(this.#hostRoot);
@@ -69,10 +73,11 @@ export class ViewThread {
 
 const hasEnded = (cause?: unknown): Error => unavailable('the container has just ended', { cause });
 
-function enterRunning({ pid, rootfs, destinations }: RunningView): void {
+function enterRunning({ pid, rootfs, destinations, idMap }: RunningView): void {
   let namespace: number;
   let hidden: string[];
   let expected: BigIntStats;
+  using covers = new Covers();
   try {
     namespace = openSync(`/proc/${pid}/ns/mnt`, constants.O_RDONLY);
     hidden = hiddenMounts(pid, destinations);
@@ -81,6 +86,7 @@ function enterRunning({ pid, rootfs, destinations }: RunningView): void {
     throw hasCode(error, 'ENOENT', 'ESRCH', 'EINVAL') ? hasEnded(error) : error;
   }
   try {
+    if (idMap !== undefined) covers.open(rootfs, hidden);
     setns(namespace, CLONE_NEWNS);
   } finally {
     closeSync(namespace);
@@ -91,7 +97,50 @@ function enterRunning({ pid, rootfs, destinations }: RunningView): void {
   // The process may have ended and its number may be another's by now.
   const root = statSync('/', { bigint: true });
   if (root.dev !== expected.dev || root.ino !== expected.ino) throw hasEnded();
-  for (const target of hidden) umountAll(target);
+  if (idMap === undefined) hidden.forEach(umountAll);
+  else covers.lay();
+}
+
+/**
+ * What is laid over mounts that must not be seen, where they cannot be taken off: those of a user namespace come apart only inside of it, lest what lies
+ * below them comes to light. The covers are just that, as it is seen from the outside, where the root file system is mounted without them.
+ */
+class Covers implements Disposable {
+  readonly #opened: { target: string; cover: number | undefined }[] = [];
+
+  open(rootfs: string, targets: readonly string[]): void {
+    const outermost = targets.filter((path) => !targets.some((other) => path.startsWith(`${other}/`)));
+    for (const target of new Set(outermost)) {
+      this.#opened.push({ target, cover: cloneBelow(rootfs, target.slice(1)) });
+    }
+  }
+
+  lay(): void {
+    for (const { target, cover } of this.#opened) {
+      if (cover !== undefined) attachClone(cover, target);
+      // A program inside has mounted it, on a mount of its own: nothing lies below.
+      else mount('tmpfs', target, 'tmpfs', MS_RDONLY, 'mode=0755');
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const { cover } of this.#opened) if (cover !== undefined) closeSync(cover);
+  }
+}
+
+function cloneBelow(base: string, path: string): number | undefined {
+  let fd: number;
+  try {
+    fd = openBeneath(base, path);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT', 'ENOTDIR', 'EXDEV')) return undefined;
+    throw error;
+  }
+  try {
+    return cloneMount(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
 function hiddenMounts(pid: number, destinations: readonly string[]): string[] {
@@ -105,18 +154,18 @@ function hiddenMounts(pid: number, destinations: readonly string[]): string[] {
     .map(({ target }) => target);
 }
 
-function enterStopped({ layers, target, readOnly, mounts }: StoppedView): void {
+function enterStopped({ layers, target, readOnly, mounts, idMap }: StoppedView): void {
   unshare(CLONE_NEWNS);
   mount(null, '/', null, MS_SLAVE | MS_REC);
-  mountRootfs(layers, target);
-  {
+  mountRootfs(layers, target, idMap);
+  asRootOf(idMap, () => {
     using root = new ThreadRoot();
     root.within(target, undefined, makeDockerEnv);
     for (const { source, destination, copyUp: isFresh } of mounts) {
       if (isFresh) copyUp(root, target, destination, source);
     }
     for (const shown of mounts) placeMount(root, target, shown);
-  }
+  });
   if (readOnly) mount(null, target, null, MS_BIND | MS_REMOUNT | MS_RDONLY);
   chdir(target);
   try {

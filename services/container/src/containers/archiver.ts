@@ -99,6 +99,11 @@ export class Archiver {
     }
   }
 
+  async #mappedView({ internals }: ContainerRecord): Promise<MappedView> {
+    const mappings = internals.userNamespace ?? undefined;
+    return mappings === undefined ? {} : { idMap: await this.#context.idMaps.of(mappings) };
+  }
+
   async #tell(event: EngineEvent): Promise<void> {
     await this.#context.store.commit((batch) => batch.emit(event));
   }
@@ -113,21 +118,23 @@ export class Archiver {
   async #open(name: string, caller: AbortSignal): Promise<OpenedView> {
     const { store, locks } = this.#context;
     const { id } = store.resolve(name).container;
-    const live = this.#openLive(requireThere(store.get(id), name), caller);
+    // The same for all its life.
+    const mapped = await this.#mappedView(requireThere(store.get(id), name));
+    const live = this.#openLive(requireThere(store.get(id), name), mapped, caller);
     if (live !== undefined) return live;
     return locks.run(id, async () => {
       let record = requireThere(store.get(id), name);
-      const started = this.#openLive(record, caller);
+      const started = this.#openLive(record, mapped, caller);
       if (started !== undefined) return started;
       await this.#context.rootfsUses.settle(id);
       record = requireThere(store.get(id), name);
       if (caller.aborted) throw cancelled('cancelled');
-      return this.#openStopped(record, caller);
+      return this.#openStopped(record, mapped, caller);
     });
   }
 
   /** Nothing is waited for here: the end of the container finds either no copy or one that it waits for. */
-  #openLive(record: ContainerRecord, caller: AbortSignal): OpenedView | undefined {
+  #openLive(record: ContainerRecord, mapped: MappedView, caller: AbortSignal): OpenedView | undefined {
     if (!isLive(stateOf(record))) return undefined;
     const { id, state } = record.container;
     const use = this.#context.rootfsUses.begin(id);
@@ -136,6 +143,7 @@ export class Archiver {
       pid: state.pid,
       rootfs: rootfsDir(this.#context.settings, id),
       destinations: record.internals.mounts.map(({ destination }) => destination),
+      ...mapped,
     };
     const close = (): Promise<void> => {
       use.end();
@@ -144,7 +152,7 @@ export class Archiver {
     return { record, view, use, signal: AbortSignal.any([caller, use.signal]), close };
   }
 
-  async #openStopped(record: ContainerRecord, caller: AbortSignal): Promise<OpenedView> {
+  async #openStopped(record: ContainerRecord, mapped: MappedView, caller: AbortSignal): Promise<OpenedView> {
     const { id } = record.container;
     const use = this.#context.rootfsUses.begin(id);
     const close = async (): Promise<void> => {
@@ -155,7 +163,7 @@ export class Archiver {
       }
     };
     try {
-      const view = await this.#stoppedView(record);
+      const view = await this.#stoppedView(record, mapped);
       return { record, view, use, signal: AbortSignal.any([caller, use.signal]), close };
     } catch (error) {
       await close();
@@ -163,12 +171,12 @@ export class Archiver {
     }
   }
 
-  async #stoppedView(record: ContainerRecord): Promise<StoppedView> {
+  async #stoppedView(record: ContainerRecord, mapped: MappedView): Promise<StoppedView> {
     const { settings } = this.#context;
     const { container: shown } = record;
     // The directory is the mark by which a crash is recognised: what is mounted for a container without a task is let go.
     if (hasSources(record)) await mkdir(bundleDir(settings, shown.id), { recursive: true, mode: 0o711 });
-    const mounts = await resolveMounts(this.#context, record);
+    const mounts = await resolveMounts(this.#context, record, mapped.idMap);
     const asked = mounts.flatMap(({ planned, source, fresh }): ViewMount[] => {
       if (planned.type === 'tmpfs') return [];
       const { destination, readOnly } = planned;
@@ -179,6 +187,7 @@ export class Archiver {
       kind: 'stopped',
       layers: { lower: shown.lowerDirs, upper: shown.upperDir, work: shown.workDir },
       target: archiveRoot(settings),
+      ...mapped,
       readOnly: shown.hostConfig.readonlyRootfs,
       mounts: [...(await this.#etcMounts(record, asked)), ...asked].sort(
         (left, right) => depth(left.destination) - depth(right.destination),
@@ -219,6 +228,9 @@ export class Archiver {
     }
   }
 }
+
+/** The part of a view that depends on the container's user namespace. */
+type MappedView = Pick<ContainerView, 'idMap'>;
 
 interface OpenedView {
   record: ContainerRecord;

@@ -1,6 +1,6 @@
 import { access, mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
-import { alreadyExists, conflict, invalidArgument, notFound } from '@flotilla/errors';
+import { alreadyExists, conflict, invalidArgument, notFound, unimplemented } from '@flotilla/errors';
 import { hasCode } from '@flotilla/sys';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
@@ -28,6 +28,7 @@ export class Checkpoints {
       if (record === undefined) throw notFound(`No such container: ${name}`);
       const path = this.#pathOf(record, checkpoint, directory);
       if (stateOf(record) !== 'running' || task === undefined) throw conflict(`Container ${name} not running`);
+      refuseUserNamespace(record);
       if (record.container.config.tty) throw invalidArgument('checkpoint not support on containers with tty');
       if (await exists(path)) {
         throw alreadyExists(`checkpoint with name ${checkpoint} already exists for container ${name}`);
@@ -78,6 +79,7 @@ export class Checkpoints {
     const record = this.#context.store.resolve(name);
     const path = this.#pathOf(record, checkpoint, directory);
     if (!(await exists(path))) throw notFound(`checkpoint ${checkpoint} does not exist for container ${name}`);
+    refuseUserNamespace(record);
     await requireCriu();
     return path;
   }
@@ -94,6 +96,13 @@ export class Checkpoints {
     if (!isAbsolute(directory)) throw invalidArgument(`checkpoint directory ${directory} must be an absolute path`);
     return directory;
   }
+}
+
+function refuseUserNamespace({ internals }: ContainerRecord): void {
+  if ((internals.userNamespace ?? null) === null) return;
+  throw unimplemented(
+    'checkpoints of containers in a user namespace are not supported: run the container with --userns=host',
+  );
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -90,6 +90,7 @@ function specInput(request: SpecRequest, defaults: EngineDefaults, seccompDefaul
     ownsNetwork: request.ownsNetwork,
     pid: request.pid,
     ipc: request.ipc,
+    ...(request.userNamespace === undefined ? {} : { userNamespace: request.userNamespace }),
     uts: hostConfig.utsMode === 'host' ? { kind: 'host' } : { kind: 'private' },
     cgroup: hostConfig.cgroupnsMode === 'private' ? { kind: 'private' } : { kind: 'host' },
     sysctls: hostConfig.sysctls,

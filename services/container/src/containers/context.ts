@@ -2,6 +2,7 @@ import type { AppArmor } from '../apparmor/apparmor.js';
 import type { Logger } from '@flotilla/log';
 import type { KeyedLocks } from '@flotilla/store';
 import { type Timestamp, timestampFromNs } from '@flotilla/proto';
+import type { IdMaps } from '../rootfs/id-maps.js';
 import type { Rootfs } from '../rootfs/rootfs-threads.js';
 import type { Runtime, RuntimeTask } from '../runtime/runtime.js';
 import type { ContainerStore } from '../store/container-store.js';
@@ -19,6 +20,7 @@ export interface ContainerContext {
   readonly locks: KeyedLocks;
   readonly runtime: Runtime;
   readonly rootfs: Rootfs;
+  readonly idMaps: IdMaps;
   readonly peers: Peers;
   readonly appArmor: AppArmor;
   readonly buildSpec: BuildSpec;

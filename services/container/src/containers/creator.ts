@@ -23,6 +23,7 @@ import { parseRestartPolicy } from './restart-policy.js';
 import { containerDir, type ContainerSettings } from './settings.js';
 import { validateConfig, validateHostConfig } from './validate-config.js';
 import { validateResources } from './validate-resources.js';
+import { validateUserNamespace, wantsUserNamespace } from './validate-user-namespace.js';
 
 /** Checked settings of a container to be, before its image is known. */
 interface Draft {
@@ -37,6 +38,7 @@ interface Draft {
   inherited: PlannedMount[];
   /** Names or ids of the images that are mounted, none twice. */
   mountedImages: string[];
+  userNamespace: ContainerSettings['userNamespace'];
   warnings: string[];
 }
 
@@ -82,6 +84,8 @@ export class Creator {
         : parseContainerName(request.name);
     validateConfig(config);
     validateHostConfig(config, hostConfig, new Set(settings.runtimes.keys()));
+    const userNamespace = wantsUserNamespace(hostConfig) ? settings.userNamespace : undefined;
+    if (userNamespace !== undefined) validateUserNamespace(hostConfig);
     const resources = hostConfig.resources ?? container.Resources.fromPartial({});
     const warnings = validateResources(resources, settings.machine);
     const isLegacy = hasLegacyLinks(hostConfig.networkMode);
@@ -101,7 +105,19 @@ export class Creator {
     // Binds that could never work are refused before anything is held; the image's volumes come later.
     const planned = planMounts(hostConfig, config.volumes, inherited);
     const mountedImages = [...new Set(planned.flatMap((mount) => (mount.type === 'image' ? leasedName(mount) : [])))];
-    return { id, name, request, config, hostConfig, network: plan, links, inherited, mountedImages, warnings };
+    return {
+      id,
+      name,
+      request,
+      config,
+      hostConfig,
+      network: plan,
+      links,
+      inherited,
+      mountedImages,
+      userNamespace,
+      warnings,
+    };
   }
 
   /** `container:x` by id, so that it means the same after a change of names. */
@@ -305,11 +321,12 @@ function newId(): string {
   }
 }
 
-function newInternals({ network: plan, links }: Draft, mounts: PlannedMount[]): ContainerInternals {
+function newInternals({ network: plan, links, userNamespace }: Draft, mounts: PlannedMount[]): ContainerInternals {
   return {
     mounts,
     network: plan,
     links,
+    userNamespace: userNamespace ?? null,
     exitSequence: 0,
     task: null,
     hasBeenStarted: false,

@@ -13,6 +13,7 @@ import {
   renderHosts,
   writeEtcFiles,
 } from '../rootfs/etc-files.js';
+import type { IdMap } from '../rootfs/id-map.js';
 import { pinDirectory } from '../rootfs/pins.js';
 import type { ContainerRecord } from '../store/container-record.js';
 import { stateOf } from '../store/container-record.js';
@@ -20,13 +21,14 @@ import type { ContainerContext } from './context.js';
 import { linkedAtStart } from './links.js';
 import type { PlannedImage, PlannedVolume } from './mount-plan.js';
 import { planPorts } from './port-plan.js';
+import { makeRunNamespaces, type RunNamespaces } from './run-namespaces.js';
 import { bundleDir, containerDir, rootfsDir } from './settings.js';
 import { type Ipc, pidNamespace, prepareIpc } from './shared-namespaces.js';
 import type { NamespaceChoice, ResolvedMount } from './spec-input.js';
 import { isLive } from './state.js';
 
-/** A run made ready up to its config.json. */
-export interface PreparedRun {
+/** A run made ready up to its config.json. Disposed when the runtime has made the task. */
+export interface PreparedRun extends AsyncDisposable {
   bundle: string;
   etc: EtcFiles;
   /** Absent when another container's namespace is shared. */
@@ -36,6 +38,8 @@ export interface PreparedRun {
   shmPath?: string;
   /** Absent on a machine without AppArmor. */
   appArmorProfile?: string;
+  /** Present for a container in a user namespace of its own. */
+  idMap: IdMap | undefined;
 }
 
 interface SandboxResult {
@@ -55,7 +59,7 @@ export interface MountedVolume extends ResolvedMount {
  * When it throws, the caller releases whatever was made.
  */
 export async function prepareRun(context: ContainerContext, record: ContainerRecord): Promise<PreparedRun> {
-  const { container } = record;
+  const { container, internals } = record;
   const linked = linkedAtStart(context.store, record);
   const bundle = bundleDir(context.settings, container.id);
   // The directory is the mark by which a crash is recognised: a bundle whose container does not run is released.
@@ -65,67 +69,92 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
   ]);
   const { tty: terminal, openStdin } = container.config;
   context.runtime.prepare({ id: container.id, bundle, terminal, openStdin });
-  const [sandbox, opened, { mounts, ipc, appArmorProfile }] = await settleAll(
-    prepareSandbox(context, record, linked.hosts),
-    context.rootfs.open({
-      target: rootfsDir(context.settings, container.id),
-      lower: container.lowerDirs,
-      upper: container.upperDir,
-      work: container.workDir,
-      user: container.config.user,
-      groups: container.hostConfig.groupAdd,
-      workingDir: container.config.workingDir,
-    }),
-    prepareSources(context, record),
-  );
-  await copyIntoFreshVolumes(context, container.id, mounts);
-  const spec = context.buildSpec({
-    container,
-    hostname: sandbox.hostname,
-    user: opened.user,
-    mounts,
-    etc: sandbox.etc,
-    linkedEnvironment: linked.environment,
-    network: sandbox.namespace,
-    ownsNetwork: sandbox.sandbox !== undefined && sandbox.namespace.kind === 'path',
-    pid: pidNamespace(context, record),
-    ipc: ipc.namespace,
-    shm: ipc.shm,
-    ...appArmorProfile,
-  });
-  await writeFile(join(bundle, 'config.json'), spec, { mode: 0o600 });
-  return {
-    bundle,
-    etc: sandbox.etc,
-    sandbox: sandbox.sandbox,
-    networkNamespace: sandbox.namespace,
-    ...(ipc.shmPath === undefined ? {} : { shmPath: ipc.shmPath }),
-    ...appArmorProfile,
+  const mappings = internals.userNamespace ?? undefined;
+  const idMap = mappings === undefined ? undefined : await context.idMaps.of(mappings);
+  const namespaces = mappings === undefined ? undefined : makeRunNamespaces(context, record, mappings);
+  const dispose = async (): Promise<void> => {
+    await (await namespaces?.catch(() => undefined))?.[Symbol.asyncDispose]();
   };
+  try {
+    const [own, sandbox, opened, { mounts, ipc, appArmorProfile }] = await settleAll(
+      namespaces,
+      prepareSandbox(context, record, { linkedHosts: linked.hosts, namespaces, idMap }),
+      context.rootfs.open({
+        target: rootfsDir(context.settings, container.id),
+        lower: container.lowerDirs,
+        upper: container.upperDir,
+        work: container.workDir,
+        user: container.config.user,
+        groups: container.hostConfig.groupAdd,
+        workingDir: container.config.workingDir,
+        ...(idMap === undefined ? {} : { idMap }),
+      }),
+      prepareSources(context, record, idMap),
+    );
+    await copyIntoFreshVolumes(context, container.id, mounts, idMap);
+    const spec = context.buildSpec({
+      container,
+      hostname: sandbox.hostname,
+      user: opened.user,
+      mounts,
+      etc: sandbox.etc,
+      linkedEnvironment: linked.environment,
+      network: sandbox.namespace,
+      ownsNetwork: sandbox.sandbox !== undefined && sandbox.namespace.kind === 'path',
+      pid: pidNamespace(context, record),
+      ipc: ipc.namespace,
+      shm: ipc.shm,
+      ...appArmorProfile,
+      ...(own === undefined || mappings === undefined ? {} : { userNamespace: { path: own.userPath, mappings } }),
+    });
+    await writeFile(join(bundle, 'config.json'), spec, { mode: 0o600 });
+    return {
+      bundle,
+      etc: sandbox.etc,
+      sandbox: sandbox.sandbox,
+      networkNamespace: sandbox.namespace,
+      ...(ipc.shmPath === undefined ? {} : { shmPath: ipc.shmPath }),
+      ...appArmorProfile,
+      idMap,
+      [Symbol.asyncDispose]: dispose,
+    };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
 }
 
 async function prepareSources(
   context: ContainerContext,
   record: ContainerRecord,
+  idMap: IdMap | undefined,
 ): Promise<{ mounts: MountedVolume[]; ipc: Ipc; appArmorProfile: { appArmorProfile?: string } }> {
   const [mounts, ipc, profile] = await settleAll(
-    resolveMounts(context, record),
-    prepareIpc(context, record),
+    resolveMounts(context, record, idMap),
+    prepareIpc(context, record, idMap?.root),
     context.appArmor.profileFor(record.container.hostConfig),
   );
   return { mounts, ipc, appArmorProfile: profile === undefined ? {} : { appArmorProfile: profile } };
 }
 
 /** As Promise.all, but a failure is thrown only when all have come to an end: nothing is still being made while it is undone. */
-async function settleAll<A, B, C>(a: Promise<A>, b: Promise<B>, c: Promise<C>): Promise<[A, B, C]> {
-  await Promise.allSettled([a, b, c]);
-  return Promise.all([a, b, c]);
+async function settleAll<T extends readonly unknown[]>(
+  ...work: T
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  await Promise.allSettled(work);
+  return Promise.all(work);
+}
+
+interface SandboxParts {
+  linkedHosts: readonly HostsLine[];
+  namespaces: Promise<RunNamespaces> | undefined;
+  idMap: IdMap | undefined;
 }
 
 async function prepareSandbox(
   context: ContainerContext,
   record: ContainerRecord,
-  linkedHosts: readonly HostsLine[],
+  { linkedHosts, namespaces, idMap }: SandboxParts,
 ): Promise<SandboxResult> {
   const { container, internals } = record;
   const { config, hostConfig } = container;
@@ -146,13 +175,15 @@ async function prepareSandbox(
     exposedPorts: config.exposedPorts,
     hostMode: plan.kind === 'host',
     sysctls: hostConfig.sysctls,
+    adoptedNamespacePath: (await namespaces)?.networkPath ?? '',
   });
   const hostname = shownHostname(record);
-  const etc = await writeEtcFiles(containerDir(context.settings, container.id), {
+  const content = {
     hosts: renderHosts([...linkedHosts, ...sandbox.hosts], plan.kind === 'host' ? await readHostHosts() : undefined),
     hostname,
     resolvConf: sandbox.resolvConf,
-  });
+  };
+  const etc = await writeEtcFiles(containerDir(context.settings, container.id), content, idMap?.root);
   const namespace: NamespaceChoice =
     plan.kind === 'host' ? { kind: 'host' } : { kind: 'path', path: sandbox.namespacePath };
   return { sandbox, namespace, hostname, etc };
@@ -180,6 +211,7 @@ function joinSandbox(context: ContainerContext, target: string): SandboxResult {
 export async function resolveMounts(
   context: ContainerContext,
   { container, internals }: ContainerRecord,
+  idMap: IdMap | undefined,
 ): Promise<MountedVolume[]> {
   const limit = pLimit(4);
   const resolving = internals.mounts.map((planned) =>
@@ -191,9 +223,9 @@ export async function resolveMounts(
           await ensureBindSource(planned.source, planned.createSource);
           return { planned, source: planned.source, fresh: false };
         case 'volume':
-          return { planned, ...(await mountVolume(context, container.id, planned)) };
+          return { planned, ...(await mountVolume(context, container.id, planned, idMap)) };
         case 'image':
-          return { planned, source: await mountImage(context, container.id, planned), fresh: false };
+          return { planned, source: await mountImage(context, container.id, planned, idMap), fresh: false };
       }
     }),
   );
@@ -205,18 +237,26 @@ async function mountVolume(
   context: ContainerContext,
   containerId: string,
   planned: PlannedVolume,
+  idMap: IdMap | undefined,
 ): Promise<{ source: string; fresh: boolean }> {
   const { name, destination, readOnly, subpath } = planned;
   const { path, fresh } = await context.peers.volumes.mount(containerId, name, destination, readOnly);
-  if (subpath === '') return { source: path, fresh };
+  if (subpath === '' && idMap === undefined) return { source: path, fresh };
   const rootfs = rootfsDir(context.settings, containerId);
-  return { source: await context.rootfs.pin(rootfs, path, subpath, pinName(destination)), fresh: false };
+  const source = await context.rootfs.pin(rootfs, path, subpath === '' ? '.' : subpath, pinName(destination), idMap);
+  return { source, fresh: fresh && subpath === '' };
 }
 
-function mountImage(context: ContainerContext, containerId: string, planned: PlannedImage): Promise<string> {
+function mountImage(
+  context: ContainerContext,
+  containerId: string,
+  planned: PlannedImage,
+  idMap: IdMap | undefined,
+): Promise<string> {
   const { destination, leased, subpath } = planned;
   if (leased === undefined) throw internal(`the image ${planned.image} was never leased`);
-  return context.rootfs.pinImage(rootfsDir(context.settings, containerId), leased.lower, subpath, pinName(destination));
+  const rootfs = rootfsDir(context.settings, containerId);
+  return context.rootfs.pinImage(rootfs, leased.lower, subpath, pinName(destination), idMap);
 }
 
 /** Where an image's content is mounted while its container runs. */
@@ -244,10 +284,15 @@ async function ensureBindSource(source: string, create: boolean): Promise<void> 
   }
 }
 
-async function copyIntoFreshVolumes(context: ContainerContext, id: string, mounts: MountedVolume[]): Promise<void> {
+async function copyIntoFreshVolumes(
+  context: ContainerContext,
+  id: string,
+  mounts: MountedVolume[],
+  idMap: IdMap | undefined,
+): Promise<void> {
   const rootfs = rootfsDir(context.settings, id);
   for (const { planned, source, fresh } of mounts) {
     if (planned.type !== 'volume' || !planned.copy || !fresh) continue;
-    await context.rootfs.copyUp(rootfs, planned.destination, source);
+    await context.rootfs.copyUp(rootfs, planned.destination, source, idMap);
   }
 }

@@ -1,5 +1,6 @@
 import { availableParallelism, totalmem } from 'node:os';
 import { join } from 'node:path';
+import type { IdMappings } from '@flotilla/sys';
 import type { Machine } from './validate-resources.js';
 
 /** What the lifecycle needs to know of its engine. */
@@ -27,6 +28,8 @@ export interface ContainerSettings {
   /** Run an init in every container that does not say otherwise. */
   init: boolean;
   initPath: string;
+  /** New containers run in user namespaces with these ids; undefined: in the host's. */
+  userNamespace: IdMappings | undefined;
   /** Starts at one time. */
   concurrentStarts: number;
   machine: Machine;

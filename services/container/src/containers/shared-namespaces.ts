@@ -1,5 +1,6 @@
 import { basename, dirname } from 'node:path';
 import { conflict, EngineError, internal, invalidArgument, isEngineError } from '@flotilla/errors';
+import type { IdPair } from '@flotilla/sys';
 import type { SpecInput } from '../spec/index.js';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
@@ -29,9 +30,14 @@ export interface Ipc {
  * Join or make what `--ipc` asks for. Shared memory that may be shared is mounted beside the root file system, and goes with the run; those who join
  * have a mount of their own of it, so that neither's end takes it from the other.
  *
+ * @param owner the container's root when that is not the host's
  * @throws EngineError `invalidArgument` or `conflict` in dockerd's words when the other container cannot be joined
  */
-export async function prepareIpc(context: ContainerContext, { container, internals }: ContainerRecord): Promise<Ipc> {
+export async function prepareIpc(
+  context: ContainerContext,
+  { container, internals }: ContainerRecord,
+  owner: IdPair | undefined,
+): Promise<Ipc> {
   const { ipcMode, shmSizeBytes } = container.hostConfig;
   const rootfs = rootfsDir(context.settings, container.id);
   // What the user mounts there comes in place of it.
@@ -52,7 +58,7 @@ export async function prepareIpc(context: ContainerContext, { container, interna
       return { namespace: { kind: 'private' }, shm: { kind: 'none' } };
     case 'shareable': {
       if (isReplaced) return { namespace: { kind: 'private' }, shm: { kind: 'none' } };
-      const shmPath = await context.rootfs.sharedMemory(rootfs, shmSizeBytes, shmName);
+      const shmPath = await context.rootfs.sharedMemory(rootfs, shmSizeBytes, shmName, owner);
       return { namespace: { kind: 'private' }, shm: { kind: 'bind', source: shmPath }, shmPath };
     }
     default:

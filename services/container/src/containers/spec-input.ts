@@ -1,6 +1,6 @@
 import type { EtcFiles } from '../rootfs/etc-files.js';
 import type { ResolvedUser } from '../rootfs/user-spec.js';
-import type { NamespaceChoice, SpecInput } from '../spec/index.js';
+import type { NamespaceChoice, SpecInput, UserNamespace } from '../spec/index.js';
 import type { ShownContainer } from '../store/container-record.js';
 import type { PlannedMount } from './mount-plan.js';
 
@@ -31,6 +31,8 @@ export interface SpecRequest {
   shm: SpecInput['shm'];
   /** Absent on a machine without AppArmor. */
   appArmorProfile?: string;
+  /** Absent: the host's. */
+  userNamespace?: UserNamespace;
 }
 
 /** Makes config.json's text. @throws EngineError `invalidArgument` for what only shows now (a device that does not exist). */

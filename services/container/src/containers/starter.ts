@@ -91,7 +91,12 @@ export class Starter {
     let task: RuntimeTask | undefined;
     try {
       const prepared = await prepareRun(this.#context, record);
-      task = await this.#createTask(record, prepared, cause.kind === 'user' ? cause.checkpoint : undefined);
+      try {
+        task = await this.#createTask(record, prepared, cause.kind === 'user' ? cause.checkpoint : undefined);
+      } finally {
+        await prepared[Symbol.asyncDispose]();
+      }
+      await this.#nameDomain(record, task);
       await task.start();
       const revision = await this.#recordRunning(record, prepared, task, cause);
       this.#hooks.watch(task);
@@ -125,8 +130,16 @@ export class Starter {
       systemdCgroup: settings.systemdCgroup,
       ...(checkpoint === undefined ? {} : { checkpoint }),
       ...(settings.shimCgroup === '' ? {} : { shimCgroup: settings.shimCgroup }),
+      ...(prepared.idMap === undefined ? {} : { ioOwner: prepared.idMap.root }),
       log: logSinkOf(shown, settings),
     });
+  }
+
+  /** What the runtime cannot do in a user namespace, where the kernel keeps this setting for the host's root. */
+  async #nameDomain({ container: shown, internals }: ContainerRecord, task: RuntimeTask): Promise<void> {
+    const { domainName } = shown.config;
+    if (domainName === '' || shown.hostConfig.utsMode === 'host' || (internals.userNamespace ?? null) === null) return;
+    await this.#context.rootfs.nameDomain(task.pid, domainName);
   }
 
   async #undo(record: ContainerRecord, task: RuntimeTask | undefined): Promise<void> {

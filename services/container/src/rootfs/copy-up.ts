@@ -14,7 +14,7 @@ import {
   realpathSync,
   symlinkSync,
 } from 'node:fs';
-import { getXattr, hasCode, listXattrs, mkfifo, mknod, setXattr, utimensat } from '@flotilla/sys';
+import { getXattr, hasCode, type IdPair, listXattrs, mkfifo, mknod, setXattr, utimensat } from '@flotilla/sys';
 import type { ThreadRoot } from './thread-root.js';
 
 /**
@@ -24,17 +24,25 @@ import type { ThreadRoot } from './thread-root.js';
  * Nothing can lead outside: the source path is resolved with the image as root and then walked without following links, and everything
  * is written with the volume as root, so that a link which another container plants there meanwhile stays inside it.
  *
+ * @param ownerOf whom a copy belongs to, by the original's owner
+ *
  * @returns the number of entries copied.
  */
-export function copyUp(root: ThreadRoot, rootfs: string, destination: string, volume: string): number {
+export function copyUp(
+  root: ThreadRoot,
+  rootfs: string,
+  destination: string,
+  volume: string,
+  ownerOf: OwnerOf = (owner) => owner,
+): number {
   const source = root.within(rootfs, undefined, () => resolveDirectory(destination));
   if (source === undefined) return 0;
   return root.within(volume, rootfs, () => {
     if (readdirSync('/').length > 0) return 0;
     const from = Buffer.from(source === '/' ? '.' : source.slice(1));
     const links = new Map<string, Buffer>();
-    const copied = copyChildren(from, Buffer.from('/'), links);
-    copyMetadata(from, Buffer.from('/'), lstatSync(from, { bigint: true }));
+    const copied = copyChildren(from, Buffer.from('/'), { links, ownerOf });
+    copyMetadata(from, Buffer.from('/'), lstatSync(from, { bigint: true }), ownerOf);
     return copied;
   });
 }
@@ -50,15 +58,24 @@ function resolveDirectory(path: string): string | undefined {
   }
 }
 
-function copyChildren(from: Buffer, to: Buffer, links: Map<string, Buffer>): number {
+type OwnerOf = (owner: IdPair) => IdPair;
+
+interface Copying {
+  /** First copy of each file with several links. */
+  links: Map<string, Buffer>;
+  ownerOf: OwnerOf;
+}
+
+function copyChildren(from: Buffer, to: Buffer, copying: Copying): number {
   let copied = 0;
   for (const name of readdirSync(from, { encoding: 'buffer' })) {
-    copied += copyEntry(child(from, name), child(to, name), links);
+    copied += copyEntry(child(from, name), child(to, name), copying);
   }
   return copied;
 }
 
-function copyEntry(from: Buffer, to: Buffer, links: Map<string, Buffer>): number {
+function copyEntry(from: Buffer, to: Buffer, copying: Copying): number {
+  const { links, ownerOf } = copying;
   const stat = lstatSync(from, { bigint: true });
   const key = `${stat.dev}:${stat.ino}`;
   if (!stat.isDirectory() && stat.nlink > 1n) {
@@ -72,7 +89,7 @@ function copyEntry(from: Buffer, to: Buffer, links: Map<string, Buffer>): number
   let below = 0;
   if (stat.isDirectory()) {
     mkdirSync(to, { mode: 0o700 });
-    below = copyChildren(from, to, links);
+    below = copyChildren(from, to, copying);
   } else if (stat.isSymbolicLink()) {
     symlinkSync(readlinkSync(from, { encoding: 'buffer' }), to);
   } else if (stat.isFile()) {
@@ -84,14 +101,13 @@ function copyEntry(from: Buffer, to: Buffer, links: Map<string, Buffer>): number
   } else {
     return 0; // a socket means nothing without its process
   }
-  copyMetadata(from, to, stat);
+  copyMetadata(from, to, stat, ownerOf);
   return below + 1;
 }
 
 // The order matters: a change of owner clears set-user-id bits and capabilities.
-function copyMetadata(from: Buffer, to: Buffer, stat: BigIntStats): void {
-  const uid = Number(stat.uid);
-  const gid = Number(stat.gid);
+function copyMetadata(from: Buffer, to: Buffer, stat: BigIntStats, ownerOf: OwnerOf): void {
+  const { uid, gid } = ownerOf({ uid: Number(stat.uid), gid: Number(stat.gid) });
   if (stat.isSymbolicLink()) {
     lchownSync(to, uid, gid);
   } else {

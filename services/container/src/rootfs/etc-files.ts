@@ -1,5 +1,6 @@
-import { readFile, writeFile } from 'node:fs/promises';
+import { chown, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { IdPair } from '@flotilla/sys';
 
 /** One line of /etc/hosts. */
 export interface HostsLine {
@@ -62,11 +63,12 @@ function editLines(text: string, edit: (line: string, firstName: string | undefi
 
 /**
  * Write the three files, in place: a running container has them bind-mounted, so that a new inode would not be seen.
- * They are remade at every start, hence not synced. The directory exists.
+ * They are remade at every start, hence not synced. The directory exists. They are `owner`'s, the container's root.
  */
 export async function writeEtcFiles(
   directory: string,
   content: { hosts: string; hostname: string; resolvConf: string },
+  { uid, gid }: IdPair = { uid: 0, gid: 0 },
 ): Promise<EtcFiles> {
   const files = etcFilesIn(directory);
   await Promise.all([
@@ -74,6 +76,7 @@ export async function writeEtcFiles(
     writeFile(files.hostname, `${content.hostname}\n`, { mode: 0o644 }),
     writeFile(files.resolvConf, content.resolvConf, { mode: 0o644 }),
   ]);
+  if (uid !== 0 || gid !== 0) await Promise.all(Object.values(files).map((path: string) => chown(path, uid, gid)));
   return files;
 }
 

@@ -1,5 +1,7 @@
 import { internal, messageOf } from '@flotilla/errors';
 import { bindMount, mountOverlay } from '@flotilla/sys';
+import type { IdMap } from './id-map.js';
+import { mountMappedOverlay, showMapped } from './mapped-overlay.js';
 
 /** What a container's root file system is made of, as the image service said. */
 export interface RootfsLayers {
@@ -9,14 +11,20 @@ export interface RootfsLayers {
   work: string;
 }
 
-/** Mount a root file system on `target`, an existing directory. Never twice at a time: overlays must not share `upper`. */
-export function mountRootfs({ lower, upper, work }: RootfsLayers, target: string): void {
+/**
+ * Mount a root file system on `target`, an existing directory. Never twice at a time: overlays must not share `upper`.
+ *
+ * With `idMap` by a thread that has unshared `CLONE_FS`.
+ */
+export function mountRootfs({ lower, upper, work }: RootfsLayers, target: string, idMap?: IdMap): void {
   if (lower.length === 0) {
-    bindMount(upper, target);
+    if (idMap === undefined) bindMount(upper, target);
+    else showMapped(upper, target, idMap);
     return;
   }
   try {
-    mountOverlay({ lower, upper, work, target });
+    if (idMap === undefined) mountOverlay({ lower, upper, work, target });
+    else mountMappedOverlay({ lower, writable: { upper, work } }, target, idMap);
   } catch (error) {
     throw internal(`the container was made with storage driver overlay2: ${messageOf(error)}`, { cause: error });
   }

@@ -1,9 +1,20 @@
-import { closeSync, fstatSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fchownSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { getSystemErrorMap } from 'node:util';
 import { internal, invalidArgument, messageOf } from '@flotilla/errors';
 import {
   attachTree,
+  bindMount,
   hasCode,
   mount,
   mountOverlay,
@@ -14,6 +25,8 @@ import {
   SysError,
   umountAll,
 } from '@flotilla/sys';
+import type { IdMap } from './id-map.js';
+import { mountMappedOverlay } from './mapped-overlay.js';
 
 /** Where the pins of a bundle lie. */
 export function pinDirectory(rootfs: string): string {
@@ -26,14 +39,15 @@ export function pinDirectory(rootfs: string): string {
  * @returns where it is
  * @throws EngineError `invalidArgument` in dockerd's words
  */
-export function makePin(base: string, path: string, directory: string, name: string): string {
+export function makePin(base: string, path: string, directory: string, name: string, idMap?: IdMap): string {
   const fd = openIn(base, path);
   try {
     const target = join(directory, name);
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     if (fstatSync(fd).isDirectory()) mkdirSync(target, { recursive: true });
     else writeFileSync(target, '');
-    attachTree(fd, target);
+    if (idMap === undefined) attachTree(fd, target);
+    else attachMapped(fd, target, idMap);
     return target;
   } finally {
     closeSync(fd);
@@ -46,22 +60,64 @@ export function makePin(base: string, path: string, directory: string, name: str
  * @returns where it is
  * @throws EngineError `invalidArgument` in dockerd's words; `internal` when the kernel refuses the overlay
  */
-export function makeImagePin(lower: string[], path: string, directory: string, name: string): string {
+export function makeImagePin(lower: string[], path: string, directory: string, name: string, idMap?: IdMap): string {
   const target = join(directory, path === '' ? name : `${name}-image`);
   mkdirSync(target, { recursive: true, mode: 0o700 });
   try {
-    mountOverlay({ lower, target, readOnly: true });
+    if (idMap === undefined) mountOverlay({ lower, target, readOnly: true });
+    else mountMappedOverlay({ lower }, target, idMap);
   } catch (cause) {
     throw internal(`the image cannot be mounted: ${messageOf(cause)}`, { cause });
   }
   return path === '' ? target : makePin(target, path, directory, name);
 }
 
-/** Mount a tmpfs as /dev/shm is one, at `directory/name`. @returns where it is */
-export function mountSharedMemory(sizeBytes: bigint, directory: string, name: string): string {
+/** Mount a tmpfs as /dev/shm is one, of this owner, at `directory/name`. @returns where it is */
+export function mountSharedMemory(
+  sizeBytes: bigint,
+  directory: string,
+  name: string,
+  { uid, gid }: IdMap['root'] = { uid: 0, gid: 0 },
+): string {
   const target = join(directory, name);
   mkdirSync(target, { recursive: true, mode: 0o700 });
-  mount('shm', target, 'tmpfs', MS_NOSUID | MS_NOEXEC | MS_NODEV, `mode=1777,size=${sizeBytes}`);
+  mount('shm', target, 'tmpfs', MS_NOSUID | MS_NOEXEC | MS_NODEV, `mode=1777,size=${sizeBytes},uid=${uid},gid=${gid}`);
+  return target;
+}
+
+function attachMapped(fd: number, target: string, { fd: idMap, root }: IdMap): void {
+  try {
+    attachTree(fd, target, { idMap });
+  } catch (error) {
+    // A network file system, mostly.
+    if (!hasCode(error, 'EINVAL')) throw error;
+    attachTree(fd, target);
+    giveIfNew(target, root);
+  }
+}
+
+/** As dockerd does with every volume: without that, the container's root could write nothing. */
+function giveIfNew(directory: string, { uid, gid }: IdMap['root']): void {
+  const opened = openSync(directory, 'r');
+  try {
+    const stats = fstatSync(opened);
+    const isNew = stats.isDirectory() && stats.uid === 0 && stats.gid === 0 && readdirSync(directory).length === 0;
+    if (isNew) fchownSync(opened, uid, gid);
+  } finally {
+    closeSync(opened);
+  }
+}
+
+/**
+ * Keep the namespace behind `source` alive in `directory`, under a name that no other namespace has.
+ *
+ * @returns where it is
+ */
+export function pinNamespace(source: string, directory: string): string {
+  const target = join(directory, `namespace-${statSync(source).ino}`);
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  writeFileSync(target, '');
+  bindMount(source, target);
   return target;
 }
 

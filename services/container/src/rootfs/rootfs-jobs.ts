@@ -1,3 +1,5 @@
+import type { IdPair } from '@flotilla/sys';
+import type { IdMap } from './id-map.js';
 import type { RootfsLayers } from './mount-rootfs.js';
 import type { ResolvedUser } from './user-spec.js';
 
@@ -10,6 +12,7 @@ export interface OpenRootfs extends RootfsLayers {
   /** `user[:group]`. */
   user: string;
   groups: string[];
+  idMap?: IdMap;
 }
 
 export interface OpenedRootfs {
@@ -24,6 +27,7 @@ export interface CopyUp {
   destination: string;
   /** Directory of the volume on the host. */
   volume: string;
+  idMap?: IdMap;
 }
 
 /** Show a directory or file below `base` at a place of the bundle's own, where nobody can change what it means. */
@@ -37,6 +41,33 @@ export interface Pin {
   directory: string;
   /** File name in it. */
   name: string;
+  /** Shown with these ids where its file system can; else its own directory is given to the container's root while it is new. */
+  idMap?: IdMap;
+}
+
+/** Keep a namespace in the bundle, also for services that do not see this one's processes. */
+export interface PinNamespace {
+  op: 'pinNamespace';
+  /** `/proc/<pid>/ns/net`. */
+  source: string;
+  directory: string;
+}
+
+/** Name the NIS domain of a container that is created and not started. */
+export interface NameDomain {
+  op: 'nameDomain';
+  pid: number;
+  domainname: string;
+}
+
+/** See whether the file system of a directory can hold root file systems that are shown with mapped ids. */
+export interface TryIdMap {
+  op: 'tryIdMap';
+  /** Made and removed. */
+  directory: string;
+  idMap: IdMap;
+  /** False: copies of images will do. */
+  needsOverlay: boolean;
 }
 
 /** Show what an image holds, or a directory or file of it, read-only at a place of the bundle's own. */
@@ -49,6 +80,7 @@ export interface PinImage {
   /** As for `Pin`. */
   directory: string;
   name: string;
+  idMap?: IdMap;
 }
 
 /** Mount memory that several containers can share at a place of the bundle's own. */
@@ -58,6 +90,8 @@ export interface MakeSharedMemory {
   /** As for `Pin`. */
   directory: string;
   name: string;
+  /** Absent: root. */
+  owner?: IdPair;
 }
 
 /** Unmount a root file system and all pins beside it, and remove the directory that held it; fine when it is not there. */
@@ -82,6 +116,9 @@ export interface RootfsJobs {
   pin: { job: Pin; result: { path: string } };
   pinImage: { job: PinImage; result: { path: string } };
   sharedMemory: { job: MakeSharedMemory; result: { path: string } };
+  pinNamespace: { job: PinNamespace; result: { path: string } };
+  nameDomain: { job: NameDomain; result: null };
+  tryIdMap: { job: TryIdMap; result: null };
   close: { job: CloseRootfs; result: null };
   resolveUser: { job: ResolveUser; result: ResolvedUser };
 }

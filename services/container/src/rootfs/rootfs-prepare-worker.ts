@@ -1,12 +1,23 @@
-import { mkdirSync, rmdirSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { isEngineError } from '@flotilla/errors';
-import { hasCode, umountAll } from '@flotilla/sys';
+import { CLONE_NEWUTS, hasCode, setDomainName, setns, tryOverlay, umountAll } from '@flotilla/sys';
 import { copyUp } from './copy-up.js';
 import { makeDockerEnv, makeWorkingDir, resolveUserInside } from './look-inside.js';
+import { asRootOf, knownOwner } from './id-map.js';
 import { mountRootfs } from './mount-rootfs.js';
-import { makeImagePin, makePin, mountSharedMemory, pinDirectory, removePins } from './pins.js';
-import type { JobMessage, JobReply, OpenRootfs, OpenedRootfs, RootfsJob } from './rootfs-jobs.js';
+import { makeImagePin, makePin, mountSharedMemory, pinDirectory, pinNamespace, removePins } from './pins.js';
+import type {
+  CopyUp,
+  JobMessage,
+  JobReply,
+  NameDomain,
+  OpenRootfs,
+  OpenedRootfs,
+  RootfsJob,
+  TryIdMap,
+} from './rootfs-jobs.js';
 import { ThreadRoot } from './thread-root.js';
 
 const port = parentPort;
@@ -31,13 +42,21 @@ function perform(job: RootfsJob): unknown {
     case 'open':
       return open(job);
     case 'copyUp':
-      return { entries: copyUp(root, job.rootfs, job.destination, job.volume) };
+      return asRootOf(job.idMap, () => ({ entries: copyInto(job) }));
     case 'pin':
-      return { path: makePin(job.base, job.path, job.directory, job.name) };
+      return { path: makePin(job.base, job.path, job.directory, job.name, job.idMap) };
     case 'pinImage':
-      return { path: makeImagePin(job.lower, job.path, job.directory, job.name) };
+      return { path: makeImagePin(job.lower, job.path, job.directory, job.name, job.idMap) };
     case 'sharedMemory':
-      return { path: mountSharedMemory(job.sizeBytes, job.directory, job.name) };
+      return { path: mountSharedMemory(job.sizeBytes, job.directory, job.name, job.owner) };
+    case 'pinNamespace':
+      return { path: pinNamespace(job.source, job.directory) };
+    case 'nameDomain':
+      nameDomain(job);
+      return null;
+    case 'tryIdMap':
+      tryIdMap(job);
+      return null;
     case 'close':
       removePins(pinDirectory(job.target));
       close(job.target);
@@ -49,17 +68,71 @@ function perform(job: RootfsJob): unknown {
 
 function open(job: OpenRootfs): OpenedRootfs {
   mkdirSync(job.target, { recursive: true, mode: 0o755 });
-  mountRootfs(job, job.target);
+  mountRootfs(job, job.target, job.idMap);
   try {
-    return root.within(job.target, undefined, () => {
-      const user = resolveUserInside(job.user, job.groups);
-      makeDockerEnv();
-      if (job.workingDir !== '') makeWorkingDir(job.workingDir);
-      return { user };
-    });
+    return root.within(job.target, undefined, () =>
+      asRootOf(job.idMap, () => {
+        const user = resolveUserInside(job.user, job.groups);
+        makeDockerEnv();
+        if (job.workingDir !== '') makeWorkingDir(job.workingDir);
+        return { user };
+      }),
+    );
   } catch (error) {
     close(job.target);
     throw error;
+  }
+}
+
+function copyInto({ rootfs, destination, volume, idMap }: CopyUp): number {
+  return copyUp(
+    root,
+    rootfs,
+    destination,
+    volume,
+    idMap === undefined ? undefined : (owner) => knownOwner(idMap, owner),
+  );
+}
+
+function nameDomain({ pid, domainname }: NameDomain): void {
+  const outside = openSync('/proc/thread-self/ns/uts', 'r');
+  const inside = openSync(`/proc/${pid}/ns/uts`, 'r');
+  try {
+    setns(inside, CLONE_NEWUTS);
+    setDomainName(domainname);
+  } finally {
+    setns(outside, CLONE_NEWUTS);
+    for (const fd of [outside, inside]) closeSync(fd);
+  }
+}
+
+/** Mount a root file system, write to it, and take everything away again. */
+function tryIdMap({ directory, idMap, needsOverlay }: TryIdMap): void {
+  const [lower, upper, work, target] = ['lower', 'upper', 'work', 'target'].map((name) => join(directory, name)) as [
+    string,
+    string,
+    string,
+    string,
+  ];
+  rmSync(directory, { recursive: true, force: true });
+  try {
+    for (const part of [lower, upper, work, target]) mkdirSync(part, { recursive: true });
+    const canOverlay = needsOverlay && isOverlayPossible(lower, upper, work);
+    mountRootfs({ lower: canOverlay ? [lower] : [], upper, work }, target, idMap);
+    asRootOf(idMap, () => mkdirSync(join(target, 'made')));
+  } finally {
+    umountAll(target);
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** Where there can be none at all, the image service makes copies. */
+function isOverlayPossible(lower: string, upper: string, work: string): boolean {
+  try {
+    tryOverlay(lower, upper, work);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -1,6 +1,7 @@
 import type { Worker } from 'node:worker_threads';
 import { EngineError, type ErrorKind, errorKinds, internal } from '@flotilla/errors';
-import { startThreadPool, startWorker } from '@flotilla/sys';
+import { type IdPair, startThreadPool, startWorker } from '@flotilla/sys';
+import type { IdMap } from './id-map.js';
 import { pinDirectory } from './pins.js';
 import type { ResolvedUser } from './user-spec.js';
 import type { JobReply, OpenedRootfs, OpenRootfs, RootfsJob, RootfsJobs } from './rootfs-jobs.js';
@@ -18,22 +19,29 @@ export interface Rootfs {
   /** @throws EngineError `invalidArgument` for an unknown user or an impossible working directory; nothing is mounted then. */
   open(job: Omit<OpenRootfs, 'op'>): Promise<OpenedRootfs>;
   /** Copy image content into a volume that is empty; one that is not stays as it is. */
-  copyUp(rootfs: string, destination: string, volume: string): Promise<void>;
+  copyUp(rootfs: string, destination: string, volume: string, idMap?: IdMap): Promise<void>;
   /**
-   * Show `path`, which stays below `base`, beside the root file system `rootfs`, under a name of its own, until `close`.
+   * Show `path`, which stays below `base`, beside the root file system `rootfs`, under a name of its own, until `close`; with the ids of `idMap`
+   * where its file system can.
    *
    * @returns where it is
    * @throws EngineError `invalidArgument` when it does not exist or leads out of `base`
    */
-  pin(rootfs: string, base: string, path: string, name: string): Promise<string>;
+  pin(rootfs: string, base: string, path: string, name: string, idMap?: IdMap): Promise<string>;
   /**
    * Show what the layers `lower` (topmost first) hold, or only `path` of it when that is not empty, as `pin` does, read-only.
    *
    * @throws EngineError as `pin`; `internal` when the kernel refuses the overlay
    */
-  pinImage(rootfs: string, lower: readonly string[], path: string, name: string): Promise<string>;
-  /** Mount memory for /dev/shm beside the root file system `rootfs`, under a name of its own, until `close`. @returns where it is */
-  sharedMemory(rootfs: string, sizeBytes: bigint, name: string): Promise<string>;
+  pinImage(rootfs: string, lower: readonly string[], path: string, name: string, idMap?: IdMap): Promise<string>;
+  /** Mount memory for /dev/shm, `owner`'s, beside the root file system `rootfs`, under a name of its own, until `close`. @returns where it is */
+  sharedMemory(rootfs: string, sizeBytes: bigint, name: string, owner?: IdPair): Promise<string>;
+  /** Keep a namespace beside the root file system until `close`. @returns where it is. */
+  pinNamespace(rootfs: string, source: string): Promise<string>;
+  /** Name the NIS domain of a container that is created and not started, `pid` being its first process. */
+  nameDomain(pid: number, domainname: string): Promise<void>;
+  /** @throws EngineError when no root file system with mapped ids can be mounted from `directory`, which is made and removed. */
+  tryIdMap(directory: string, idMap: IdMap, needsOverlay: boolean): Promise<void>;
   /** Unmount a root file system and its pins. Idempotent. */
   close(target: string): Promise<void>;
   /** `user[:group]` by the files of a root file system that is mounted. @throws EngineError `invalidArgument`. */
@@ -65,23 +73,36 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
     return this.#quick.run<'open'>({ op: 'open', ...job });
   }
 
-  async copyUp(rootfs: string, destination: string, volume: string): Promise<void> {
-    await this.#slow.run<'copyUp'>({ op: 'copyUp', rootfs, destination, volume });
+  async copyUp(rootfs: string, destination: string, volume: string, idMap?: IdMap): Promise<void> {
+    await this.#slow.run<'copyUp'>({ op: 'copyUp', rootfs, destination, volume, ...given(idMap) });
   }
 
-  async pin(rootfs: string, base: string, path: string, name: string): Promise<string> {
+  async pin(rootfs: string, base: string, path: string, name: string, idMap?: IdMap): Promise<string> {
     const directory = pinDirectory(rootfs);
-    return (await this.#quick.run<'pin'>({ op: 'pin', base, path, directory, name })).path;
+    return (await this.#quick.run<'pin'>({ op: 'pin', base, path, directory, name, ...given(idMap) })).path;
   }
 
-  async pinImage(rootfs: string, lower: readonly string[], path: string, name: string): Promise<string> {
+  async pinNamespace(rootfs: string, source: string): Promise<string> {
     const directory = pinDirectory(rootfs);
-    return (await this.#quick.run<'pinImage'>({ op: 'pinImage', lower: [...lower], path, directory, name })).path;
+    return (await this.#quick.run<'pinNamespace'>({ op: 'pinNamespace', source, directory })).path;
   }
 
-  async sharedMemory(rootfs: string, sizeBytes: bigint, name: string): Promise<string> {
-    const directory = pinDirectory(rootfs);
-    return (await this.#quick.run<'sharedMemory'>({ op: 'sharedMemory', sizeBytes, directory, name })).path;
+  async nameDomain(pid: number, domainname: string): Promise<void> {
+    await this.#quick.run<'nameDomain'>({ op: 'nameDomain', pid, domainname });
+  }
+
+  async tryIdMap(directory: string, idMap: IdMap, needsOverlay: boolean): Promise<void> {
+    await this.#quick.run<'tryIdMap'>({ op: 'tryIdMap', directory, idMap, needsOverlay });
+  }
+
+  async pinImage(rootfs: string, lower: readonly string[], path: string, name: string, idMap?: IdMap): Promise<string> {
+    const job = { lower: [...lower], path, directory: pinDirectory(rootfs), name, ...given(idMap) };
+    return (await this.#quick.run<'pinImage'>({ op: 'pinImage', ...job })).path;
+  }
+
+  async sharedMemory(rootfs: string, sizeBytes: bigint, name: string, owner?: IdPair): Promise<string> {
+    const job = { sizeBytes, directory: pinDirectory(rootfs), name, ...(owner === undefined ? {} : { owner }) };
+    return (await this.#quick.run<'sharedMemory'>({ op: 'sharedMemory', ...job })).path;
   }
 
   async close(target: string): Promise<void> {
@@ -97,6 +118,8 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
     await Promise.all([this.#quick.stop(), this.#slow.stop()]);
   }
 }
+
+const given = (idMap: IdMap | undefined): { idMap?: IdMap } => (idMap === undefined ? {} : { idMap });
 
 class JobThread {
   #worker: Worker | undefined;

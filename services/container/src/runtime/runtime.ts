@@ -1,3 +1,4 @@
+import type { IdPair } from '@flotilla/sys';
 import type { LogReader, LogSinkConfig } from '../logs/log-config.js';
 
 /** How a container's process failed to come up. `exitCode` is what the docker CLI ends with. */
@@ -33,6 +34,8 @@ export interface CreateTask {
   readonly systemdCgroup?: boolean;
   /** Directory of a checkpoint that the task goes on from. */
   readonly checkpoint?: string;
+  /** The container's root when that is not the host's: its streams are this user's, so that it may open /dev/stdout. */
+  readonly ioOwner?: IdPair;
   readonly log: LogSinkConfig;
 }
 

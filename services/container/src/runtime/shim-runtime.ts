@@ -117,6 +117,7 @@ export class ShimRuntime implements Runtime {
         binaryName: input.runtimeBinary,
         root: runtimeRoot(this.#program),
         systemdCgroup: input.systemdCgroup ?? false,
+        ...(input.ioOwner === undefined ? {} : { ioUid: input.ioOwner.uid, ioGid: input.ioOwner.gid }),
       };
       const pid = await client.create(bundle, fifos.io, options, input.checkpoint);
       if (input.shimCgroup !== undefined) {

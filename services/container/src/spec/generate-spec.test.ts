@@ -266,3 +266,52 @@ describe('encodeSpec', () => {
     expect(JSON.parse(encodeSpec(value))).toEqual(JSON.parse(JSON.stringify(value)));
   });
 });
+
+describe('a container in a user namespace of its own', () => {
+  const mappings = {
+    uids: [{ containerId: 0, hostId: 1000, size: 10 }],
+    gids: [
+      { containerId: 0, hostId: 2000, size: 10 },
+      { containerId: 10, hostId: 500, size: 5 },
+    ],
+  };
+  const userNamespace = { path: '/proc/7/ns/user', mappings };
+  const spec = generate({ userNamespace, domainname: 'example' });
+
+  it('joins the one that was made, by its ids', () => {
+    expect(spec.linux.namespaces).toContainEqual({ type: 'user', path: '/proc/7/ns/user' });
+    expect(spec.linux.uidMappings).toEqual([{ containerID: 0, hostID: 1000, size: 10 }]);
+    expect(spec.linux.gidMappings).toEqual([
+      { containerID: 0, hostID: 2000, size: 10 },
+      { containerID: 10, hostID: 500, size: 5 },
+    ]);
+    expect(generate().linux).not.toHaveProperty('uidMappings');
+  });
+
+  it('sets only what its root may: ping for the groups that it has, no domain name, no read-only cgroups', () => {
+    expect(spec.linux.sysctl).toMatchObject({ 'net.ipv4.ping_group_range': '0 14' });
+    expect(spec.linux.sysctl).not.toHaveProperty('kernel.domainname');
+    expect(generate({ domainname: 'example' }).linux.sysctl).toHaveProperty('kernel.domainname');
+    expect(mountAt(spec.mounts, '/sys/fs/cgroup')?.options).not.toContain('ro');
+    expect(mountAt(spec.mounts, '/sys')?.options).toContain('ro');
+  });
+
+  it('sees the message queues of the host, where it shares them and the host has any', () => {
+    const shared = { userNamespace, ipc: { kind: 'host' } as const };
+    expect(mountAt(generate(shared).mounts, '/dev/mqueue')).toMatchObject({ type: 'bind', source: '/dev/mqueue' });
+    expect(mountAt(generate(shared, anyHost({ hasQueues: false })).mounts, '/dev/mqueue')).toBeUndefined();
+    expect(mountAt(spec.mounts, '/dev/mqueue')).toMatchObject({ type: 'mqueue' });
+  });
+});
+
+describe('cgroup v2', () => {
+  const host = anyHost({ cgroupVersion: 2 });
+
+  it('is shown whole with the host’s cgroup namespace, and as the root of a private one', () => {
+    expect(generate({ cgroup: { kind: 'private' } }, host).linux.namespaces).toContainEqual({ type: 'cgroup' });
+    expect(generate({ cgroup: { kind: 'host' } }, host).linux.namespaces).not.toContainEqual({ type: 'cgroup' });
+    for (const kind of ['private', 'host'] as const) {
+      expect(mountAt(generate({ cgroup: { kind } }, host).mounts, '/sys/fs/cgroup')).toMatchObject({ type: 'cgroup' });
+    }
+  });
+});

@@ -1,7 +1,8 @@
 import { loadBuiltinProfile } from './builtin-seccomp.js';
 import { containerCapabilities } from './capabilities.js';
 import type { HostFacts } from './host-facts.js';
-import type { NamespaceType, OciLinux, OciSeccomp, OciSpec } from './oci-spec.js';
+import type { IdRange } from '@flotilla/sys';
+import type { NamespaceType, OciIdMapping, OciLinux, OciSeccomp, OciSpec } from './oci-spec.js';
 import { parseSeccompProfile, resolveSeccompProfile } from './seccomp-profile.js';
 import type { NamespaceChoice, SpecInput } from './spec-input.js';
 import { initDestination, specMounts } from './spec-mounts.js';
@@ -68,6 +69,7 @@ export function generateSpec(input: SpecInput, host: HostFacts): OciSpec {
     ...(Object.keys(input.annotations).length === 0 ? {} : { annotations: input.annotations }),
     linux: {
       namespaces: namespaces(input),
+      ...idMappings(input),
       devices: input.devices,
       cgroupsPath: input.cgroupsPath,
       resources: { ...specResources(input.resources, host.cgroup), devices: deviceRules(input) },
@@ -97,6 +99,7 @@ function namespaces(input: SpecInput): OciLinux['namespaces'] {
     ['pid', input.pid],
     ['ipc', input.ipc],
     ['cgroup', input.cgroup],
+    ['user', input.userNamespace === undefined ? { kind: 'host' } : { kind: 'path', path: input.userNamespace.path }],
   ];
   return chosen.flatMap(([type, choice]) => {
     if (choice.kind === 'host') return [];
@@ -104,18 +107,37 @@ function namespaces(input: SpecInput): OciLinux['namespaces'] {
   });
 }
 
+function idMappings({ userNamespace }: SpecInput): Pick<OciLinux, 'uidMappings' | 'gidMappings'> {
+  if (userNamespace === undefined) return {};
+  const { uids, gids } = userNamespace.mappings;
+  return { uidMappings: uids.map(ociMapping), gidMappings: gids.map(ociMapping) };
+}
+
+const ociMapping = ({ containerId, hostId, size }: IdRange): OciIdMapping => ({
+  containerID: containerId,
+  hostID: hostId,
+  size,
+});
+
 /** Docker's: ping without privileges, and low ports for everybody, in network namespaces of the container's own. */
-const networkSysctls: readonly [string, string][] = [
-  ['net.ipv4.ping_group_range', '0 2147483647'],
-  ['net.ipv4.ip_unprivileged_port_start', '0'],
-];
+function networkSysctls({ userNamespace }: SpecInput): [string, string][] {
+  // The kernel takes no group that the namespace does not have. dockerd leaves it out then.
+  const lastGroup =
+    userNamespace === undefined ? 2 ** 31 - 1 : userNamespace.mappings.gids.reduce((sum, { size }) => sum + size, -1);
+  return [
+    ['net.ipv4.ping_group_range', `0 ${lastGroup}`],
+    ['net.ipv4.ip_unprivileged_port_start', '0'],
+  ];
+}
 
 function sysctls(input: SpecInput, host: HostFacts): Record<string, string> {
   const values: Record<string, string> = {};
   if (input.ownsNetwork) {
-    for (const [name, value] of networkSysctls) if (host.hasSysctl(name)) values[name] = value;
+    for (const [name, value] of networkSysctls(input)) if (host.hasSysctl(name)) values[name] = value;
   }
-  if (input.domainname !== '' && input.uts.kind === 'private') values['kernel.domainname'] = input.domainname;
+  // In a user namespace it is not the runtime's to set.
+  const setsDomain = input.uts.kind === 'private' && input.userNamespace === undefined;
+  if (input.domainname !== '' && setsDomain) values['kernel.domainname'] = input.domainname;
   return { ...values, ...input.sysctls };
 }
 

@@ -16,6 +16,8 @@ export interface HostFacts {
   kernel: { major: number; minor: number };
   cpus: number;
   hasSysctl: (name: string) => boolean;
+  /** POSIX message queues are mounted at /dev/mqueue. */
+  hasQueues: boolean;
   /** How mounts propagate at the mount point that holds `path`. */
   propagationAt: (path: string) => 'shared' | 'slave' | 'private';
 }
@@ -53,6 +55,7 @@ export function readHostFacts(): HostFacts {
     kernel: { major, minor },
     cpus: availableParallelism(),
     hasSysctl: (name) => existsSync(join('/proc/sys', name.replaceAll('.', '/'))),
+    hasQueues: existsSync('/dev/mqueue'),
     propagationAt,
   };
 }

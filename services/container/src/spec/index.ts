@@ -8,5 +8,5 @@ export type { CgroupFeatures, HostFacts } from './host-facts.js';
 export { decodeSpecProcess, encodeSpec } from './oci-spec.js';
 export type { OciDevice, OciDeviceRule, OciMount, OciProcess, OciSpec } from './oci-spec.js';
 export { noLimits } from './spec-input.js';
-export type { NamespaceChoice, ResourceLimits, SpecInput, SpecMount } from './spec-input.js';
+export type { NamespaceChoice, ResourceLimits, SpecInput, SpecMount, UserNamespace } from './spec-input.js';
 export { specResources } from './spec-resources.js';

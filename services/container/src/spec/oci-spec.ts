@@ -51,6 +51,8 @@ export interface OciMount {
 
 export interface OciLinux {
   namespaces: { type: NamespaceType; path?: string }[];
+  uidMappings?: OciIdMapping[];
+  gidMappings?: OciIdMapping[];
   devices: OciDevice[];
   cgroupsPath: string;
   resources: OciResources;
@@ -62,6 +64,12 @@ export interface OciLinux {
 }
 
 export type NamespaceType = 'mount' | 'network' | 'uts' | 'pid' | 'ipc' | 'cgroup' | 'user';
+
+export interface OciIdMapping {
+  containerID: number;
+  hostID: number;
+  size: number;
+}
 
 export interface OciDevice {
   path: string;

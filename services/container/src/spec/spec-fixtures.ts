@@ -69,6 +69,7 @@ export function anyHost(change: Partial<HostFacts> = {}): HostFacts {
     kernel: { major: 6, minor: 1 },
     cpus: 2,
     hasSysctl: () => true,
+    hasQueues: true,
     propagationAt: () => 'shared',
     ...change,
   };

@@ -1,7 +1,14 @@
+import type { IdMappings } from '@flotilla/sys';
 import type { OciDevice, OciDeviceRule, OciThrottle } from './oci-spec.js';
 
 /** A namespace of its own, the host's, or the one behind a path (`/proc/<pid>/ns/net`, a bind-mounted file). */
 export type NamespaceChoice = { kind: 'private' } | { kind: 'host' } | { kind: 'path'; path: string };
+
+/** A user namespace that exists, and what it maps. */
+export interface UserNamespace {
+  path: string;
+  mappings: IdMappings;
+}
 
 /** Everything that decides a container's runtime configuration; paths and numbers are resolved, nothing is looked up. */
 export interface SpecInput {
@@ -52,6 +59,8 @@ export interface SpecInput {
   pid: NamespaceChoice;
   ipc: NamespaceChoice;
   uts: NamespaceChoice;
+  /** Absent: the host's. */
+  userNamespace?: UserNamespace;
   cgroup: NamespaceChoice;
   sysctls: Record<string, string>;
   cgroupsPath: string;

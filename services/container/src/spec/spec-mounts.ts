@@ -49,11 +49,14 @@ export function specMounts(input: SpecInput, host: HostFacts): { mounts: OciMoun
       propagation: 'rprivate',
     });
   }
+  // The host's queues can be mounted only by the host's root.
+  const showsHostQueues = input.ipc.kind === 'host' && input.userNamespace !== undefined;
   const taken = new Set(user.map(({ destination }) => destination));
   const isReplaced = ({ destination }: OciMount) =>
     taken.has(destination) ||
     (taken.has('/dev') && destination.startsWith('/dev/')) ||
-    (destination === '/dev/shm' && input.shm.kind === 'none');
+    (destination === '/dev/shm' && input.shm.kind === 'none') ||
+    (destination === '/dev/mqueue' && showsHostQueues && !host.hasQueues);
   const mounts = defaultMounts
     .filter((mount) => !isReplaced(mount))
     .map((mount) => ({ ...mount, options: [...mount.options] }));
@@ -61,7 +64,16 @@ export function specMounts(input: SpecInput, host: HostFacts): { mounts: OciMoun
     if (mount.destination === '/dev/shm' && input.shm.kind === 'tmpfs') {
       mount.options.push(`size=${input.shm.sizeBytes}`);
     }
-    if (input.privileged && (mount.destination === '/sys' || mount.type === 'cgroup')) {
+    if (mount.destination === '/dev/mqueue' && showsHostQueues) {
+      Object.assign(mount, {
+        type: 'bind',
+        source: mount.destination,
+        options: ['rbind', 'nosuid', 'noexec', 'nodev'],
+      });
+    }
+    // In a user namespace the kernel refuses to make it read-only afterwards; it is the host root's anyway. As dockerd.
+    const isOpenCgroup = mount.type === 'cgroup' && input.userNamespace !== undefined;
+    if ((input.privileged && (mount.destination === '/sys' || mount.type === 'cgroup')) || isOpenCgroup) {
       mount.options = mount.options.filter((option) => option !== 'ro').concat('rw');
     } else if (input.readonlyRootfs && !alwaysWritable.has(mount.destination) && !mount.options.includes('ro')) {
       mount.options.push('ro');

@@ -1,4 +1,5 @@
 import { container } from '@flotilla/proto';
+import type { IdMappings } from '@flotilla/sys';
 import type { Link } from '../containers/link-plan.js';
 import type { PlannedMount } from '../containers/mount-plan.js';
 import type { NetworkPlan } from '../containers/network-plan.js';
@@ -39,6 +40,8 @@ export interface ContainerInternals {
     /** Its state when what it misses is there again; absent: it can only be removed. */
     returnsTo?: 'created' | 'exited';
   } | null;
+  /** The ids of its user namespace, whatever the engine's setting is now; null: it runs in the host's. Absent in old records. */
+  userNamespace?: IdMappings | null;
 }
 
 /** One container as it is stored. Never changed in place. */
