@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { reloadedSettings, serviceAddress, serviceFiles, serviceNames } from '@flotilla/config';
-import type { DaemonSettings, NatsSettings, ServiceName } from '@flotilla/config';
+import type { DaemonSettings, EngineFacts, IdMappings, NatsSettings, ServiceName } from '@flotilla/config';
 import { internal, messageOf, unavailable } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { KeptProcess } from './child-process.js';
@@ -20,6 +20,7 @@ import type { Health, HealthWatchOptions } from './health-watch.js';
 import { answersJetStream } from './jetstream-check.js';
 import { prepareNatsServer } from './nats-server.js';
 import { adjustOomScore } from './oom-score.js';
+import { openWay } from './open-way.js';
 import { identify, waitForEnd } from './process-identity.js';
 import type { ProcessIdentity } from './process-identity.js';
 import { startOrder, stopOrder } from './start-order.js';
@@ -60,13 +61,15 @@ const defaultShutdownSeconds = 15;
 export async function startEngine(options: LauncherOptions): Promise<RunningEngine> {
   const { settings, log } = options;
   const { dataRoot, execRoot } = settings;
+  const userNamespace = await resolveUserNamespace(settings, log);
   mkdirSync(execRoot, { recursive: true, mode: 0o700 });
+  if (userNamespace !== undefined) openWay(execRoot, userNamespace);
   const locks = [lockDirectory(dataRoot)];
   try {
     if (execRoot !== dataRoot) locks.push(lockDirectory(execRoot));
     await endOrphans([dataRecordPath(dataRoot), statePath(execRoot)], log);
     await refuseSocketsInUse(settings.hosts);
-    const engine = new Engine(options, readEngineId(dataRoot));
+    const engine = new Engine(options, { engineId: readEngineId(dataRoot), userNamespace });
     try {
       await engine.start();
     } catch (error) {
@@ -85,6 +88,21 @@ export async function startEngine(options: LauncherOptions): Promise<RunningEngi
     for (const lock of locks.reverse()) lock[Symbol.dispose]();
     throw error;
   }
+}
+
+/** @throws EngineError when `userns-remap` names nobody or the machine has no ids for it */
+async function resolveUserNamespace({ given }: DaemonSettings, log: Logger): Promise<IdMappings | undefined> {
+  const specification = given['userns-remap'] ?? '';
+  if (specification === '') return undefined;
+  const { remappedRoot } = await import('./remapped-root.js');
+  const { machineAccounts } = await import('./machine-accounts.js');
+  const mappings = remappedRoot(specification, machineAccounts);
+  if (mappings === undefined) {
+    log.warn('User namespaces: root cannot be remapped with itself; user namespaces are OFF');
+  } else {
+    log.info({ mappings }, 'containers run in user namespaces of their own');
+  }
+  return mappings;
 }
 
 /** The services of a launcher that died stop by themselves; whoever does not is killed. Containers are not among them. */
@@ -109,7 +127,7 @@ async function endOrphans(records: readonly string[], log: Logger): Promise<void
 class Engine {
   readonly ready: Promise<void>;
   readonly #options: LauncherOptions;
-  readonly #engineId: string;
+  readonly #facts: Pick<EngineFacts, 'engineId' | 'userNamespace'>;
   readonly #services: readonly ServiceName[];
   readonly #processes = new Map<string, KeptProcess>();
   readonly #health = new Map<string, Health>();
@@ -122,9 +140,9 @@ class Engine {
   readonly #healthListeners = new Set<() => void>();
   #isPrepared = false;
 
-  constructor(options: LauncherOptions, engineId: string) {
+  constructor(options: LauncherOptions, facts: Pick<EngineFacts, 'engineId' | 'userNamespace'>) {
     this.#options = options;
-    this.#engineId = engineId;
+    this.#facts = facts;
     this.#settings = options.settings;
     this.#services = serviceNames.filter((name) => !options.settings.remoteServices.has(name));
     this.ready = this.#serving(this.#services);
@@ -136,7 +154,7 @@ class Engine {
     adjustOomScore(settings.given['oom-score-adjust'], log);
     const nats = await this.#prepareNats();
     this.#nats = nats;
-    const files = serviceFiles(settings, { version, engineId: this.#engineId, nats });
+    const files = serviceFiles(settings, { ...this.#facts, version, nats });
     for (const service of this.#services) {
       const file = this.#configFile(service);
       writePrivateFile(file, textOf(files[service]));
@@ -194,7 +212,7 @@ class Engine {
   async #reload(fresh: DaemonSettings): Promise<void> {
     const { version, log } = this.#options;
     const { settings, waiting } = reloadedSettings(this.#settings, fresh);
-    const files = serviceFiles(settings, { version, engineId: this.#engineId, nats: this.#nats ?? null });
+    const files = serviceFiles(settings, { ...this.#facts, version, nats: this.#nats ?? null });
     const parts = this.#services.map((service) => ({
       service,
       address: serviceAddress(settings, service),
@@ -329,7 +347,7 @@ class Engine {
     const state: EngineState = {
       launcher,
       version,
-      engineId: this.#engineId,
+      engineId: this.#facts.engineId,
       dataRoot: settings.dataRoot,
       execRoot: settings.execRoot,
       processes: [...this.#processes.values()].map((kept): ProcessState => ({
