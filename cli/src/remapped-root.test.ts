@@ -30,7 +30,7 @@ class FakeAccounts implements Accounts {
     }
     const [first, last] = (args[1] ?? '').split('-').map(Number) as [number, number];
     const path = args[0] === '--add-subuids' ? '/etc/subuid' : '/etc/subgid';
-    this.files[path] += `${name}:${first}:${last - first + 1}\n`;
+    this.files[path] = `${this.files[path] ?? ''}${name}:${first}:${last - first + 1}\n`;
   }
 }
 

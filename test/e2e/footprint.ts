@@ -16,6 +16,7 @@ export async function takeFootprint(t: TestEngine): Promise<Footprint> {
     roots: [`${t.directory}/engine`],
     netns: t.namespace.name,
     cgroupParent: t.namespace.name,
+    mountsOf: () => t.engine.launcherPid,
   });
   const records = await takeRecords(t);
   return {

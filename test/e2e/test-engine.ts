@@ -63,6 +63,8 @@ export interface TestEngineOptions {
   /** More flags for the engine. */
   args?: string[];
   daemonJson?: Record<string, unknown>;
+  /** Files of the machine that the engine sees otherwise. */
+  files?: Readonly<Record<string, string>>;
   /** Run on the empty scratch directory before anything starts; the engine's own will be `engine` in it. */
   prepare?: (directory: string) => void;
   /** Name of a file in the scratch directory that is the machine's boot id to the engine. */
@@ -84,6 +86,7 @@ export async function startTestEngine(options: TestEngineOptions = {}): Promise<
     args: ['--cgroup-parent', `/${namespace.name}`, ...(options.args ?? [])],
     ...(options.daemonJson ? { daemonJson: options.daemonJson } : {}),
     ...(options.bootIdFile === undefined ? {} : { bootIdFile: `${directory}/${options.bootIdFile}` }),
+    ...(options.files ? { files: options.files } : {}),
   });
   const env = { DOCKER_HOST: `unix://${engine.socket}`, DOCKER_CONFIG: `${directory}/docker-config` };
   const docker: TestEngine['docker'] = (args, more = {}) => runCommand('docker', args, { env, ...more });

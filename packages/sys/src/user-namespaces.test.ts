@@ -86,7 +86,7 @@ describe.runIf(process.getuid?.() === 0)('user namespaces (needs root)', () => {
   });
 
   it('say why they cannot be', async () => {
-    const overlapping = { ...mappings, uids: [mappings.uids[0]!, mappings.uids[0]!] };
+    const overlapping = { ...mappings, uids: [...mappings.uids, ...mappings.uids] };
     await expect(NamespaceHolder.inNewUserNamespace(overlapping, { network: false })).rejects.toThrow(
       'the kernel refuses the mapping of ids',
     );

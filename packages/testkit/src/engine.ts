@@ -61,6 +61,8 @@ export interface EngineOptions {
   daemonJson?: Record<string, unknown>;
   /** What this file holds at a start is the machine's boot id to the engine: a reboot without one. */
   bootIdFile?: string;
+  /** Files of the machine that the engine is to see with other contents, by their paths: it runs in a mount namespace of its own then. */
+  files?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -90,7 +92,8 @@ export async function startEngine(options: EngineOptions): Promise<EngineUnderTe
   if (options.namespace === undefined) flags.push('--bridge', `fl${randomBytes(4).toString('hex')}`);
   const { bootIdFile } = options;
   const command = programCommand({ bootIdFile }, ['up', ...flags, ...(options.args ?? [])]);
-  const [file, args] = options.namespace?.command(...command) ?? command;
+  const seeing = seeingFiles(directory, options.files ?? {}, command);
+  const [file, args] = options.namespace?.command(...seeing) ?? seeing;
 
   let launcher: ChildProcess | undefined;
   let startMs = 0;
@@ -162,6 +165,24 @@ export async function startEngine(options: EngineOptions): Promise<EngineUnderTe
       await unmountBelow(directory);
     },
   };
+}
+
+/** The command line of `command` with other contents in place of some files. */
+function seeingFiles(
+  directory: string,
+  files: Readonly<Record<string, string>>,
+  command: [string, string[]],
+): [string, string[]] {
+  const [program, args] = command;
+  const paths = Object.keys(files);
+  if (paths.length === 0) return command;
+  const binds = paths.map((path, at) => {
+    const own = join(directory, `file-${at}`);
+    writeFileSync(own, files[path] ?? '');
+    return `mount --bind ${own} ${path} && `;
+  });
+  const script = `${binds.join('')}exec "$@"`;
+  return ['unshare', ['--mount', '--propagation', 'private', 'sh', '-c', script, 'sh', program, ...args]];
 }
 
 /** The bundled launcher of this checkout: this file may run as source, compiled, or inside a bundle of the bench. */

@@ -15,6 +15,8 @@ export interface LeakScope {
   names?: RegExp;
   /** Named network namespace to look into, instead of the test's own, for links, tables and listening ports. */
   netns?: string;
+  /** Whose mounts count: those of a process in a mount namespace of its own, while it lives. Absent: the test's. */
+  mountsOf?: () => number;
   /** Where cgroups are looked for, below each hierarchy's root. Absent: everywhere. */
   cgroupParent?: string;
 }
@@ -113,7 +115,7 @@ const isTool = ([command = '', first = '']: readonly string[]) =>
   /(^|\/)(ip|nft)$/.test(command) || (command.endsWith('nsenter') && first.startsWith('--net='));
 
 function readMountTargets(scope: LeakScope): Promise<string[]> {
-  const mounts = readMounts().filter(({ target }) => isUnder(target, scope));
+  const mounts = readMounts(scope.mountsOf?.()).filter(({ target }) => isUnder(target, scope));
   return Promise.resolve(mounts.map(({ target, fstype }) => `${target} (${fstype})`));
 }
 
