@@ -75,6 +75,11 @@ export class FakeEngine implements AsyncDisposable {
   attachTty = false;
   /** So many attaches break off before they are accepted, as in a service that dies. */
   dyingAttaches = 0;
+  /** Attaches of containers can be resumed, and say which input has arrived. */
+  resumesAttaches = false;
+  /** The attach breaks off once at this input: before or after saying that it has arrived. */
+  diesAtInput: { text: string; isTaken: boolean } | undefined;
+  readonly resumes: container.AttachResume[] = [];
   /** Exit of containers whose wait is pending. */
   readonly exits = new Map<string, (code: number) => void>();
   loaded = 0;
@@ -305,7 +310,7 @@ export class FakeEngine implements AsyncDisposable {
       }),
       waitContainer: serverStream(({ name }, { signal }) => this.#wait(name, signal)),
       streamLogs: serverStream((request, { signal }) => this.#streamLogs(request, signal)),
-      attachContainer: bidi((requests) => this.#attach(requests)),
+      attachContainer: bidi((requests) => (this.resumesAttaches ? this.#keptAttach(requests) : this.#attach(requests))),
       startExec: bidi((requests) => this.#attach(requests)),
       createExec: unary(() => Promise.resolve({ id: 'exec1', revision: 0n })),
       getExec: unary(({ id }) => {
@@ -343,7 +348,7 @@ export class FakeEngine implements AsyncDisposable {
     signal: AbortSignal,
   ): AsyncGenerator<container.StreamLogsResponse> {
     const { id } = this.#find(name);
-    yield { output: Buffer.alloc(0), position, attached: { containerId: id, tty: false } };
+    yield { output: Buffer.alloc(0), position, attached: { containerId: id, tty: false, exitSequence: 0n } };
     while (this.endlessLogs) {
       try {
         yield { output: Buffer.alloc(65_536), position: '' };
@@ -370,21 +375,51 @@ export class FakeEngine implements AsyncDisposable {
   /** Sends back what comes in; at the end of the input the process exits. */
   async *#attach(
     requests: AsyncIterable<container.AttachContainerRequest | container.StartExecRequest>,
-  ): AsyncGenerator<container.AttachContainerResponse> {
+  ): AsyncGenerator<container.StartExecResponse & { position: string }> {
     let name = '';
     for await (const { frame } of requests) {
       if (frame?.$case === 'start') {
         name = 'id' in frame.value ? frame.value.id : frame.value.name;
         if ('name' in frame.value) this.#find(name);
         if (this.dyingAttaches-- > 0) throw unavailable('going away');
-        yield { frame: { $case: 'attached', value: { containerId: newId(), tty: this.attachTty } } };
+        yield {
+          frame: { $case: 'attached', value: { containerId: newId(), tty: this.attachTty, exitSequence: 0n } },
+          position: '',
+        };
       } else if (frame?.$case === 'stdin') {
         const text = Buffer.from(frame.value);
         this.stdin.set(name, (this.stdin.get(name) ?? '') + text.toString('latin1'));
-        yield { frame: { $case: 'output', value: this.attachTty ? text : encodeFrame(1, text) } };
+        yield { frame: { $case: 'output', value: this.attachTty ? text : encodeFrame(1, text) }, position: '' };
       }
     }
-    yield { frame: { $case: 'exited', value: { exitCode: 0 } } };
+    yield { frame: { $case: 'exited', value: { exitCode: 0 } }, position: '' };
+  }
+
+  /** As `#attach`, with positions that count the pieces. */
+  async *#keptAttach(
+    requests: AsyncIterable<container.AttachContainerRequest>,
+  ): AsyncGenerator<container.AttachContainerResponse> {
+    let at = 0;
+    let taken = 0n;
+    for await (const { frame } of requests) {
+      if (frame?.$case === 'start') {
+        const { resume } = frame.value;
+        if (resume !== undefined) this.resumes.push(resume);
+        at = Number(resume?.position ?? 0);
+        const attached = { containerId: this.#find('web').id, tty: false, exitSequence: 7n };
+        yield { frame: { $case: 'attached', value: attached }, position: String(at) };
+      } else if (frame?.$case === 'stdin') {
+        const text = Buffer.from(frame.value);
+        const dies = this.diesAtInput?.text === text.toString() ? this.diesAtInput : undefined;
+        if (dies !== undefined) this.diesAtInput = undefined;
+        if (dies?.isTaken === false) throw unavailable('going away');
+        taken += BigInt(text.length);
+        yield { frame: { $case: 'stdinTaken', value: taken }, position: '' };
+        yield { frame: { $case: 'output', value: encodeFrame(1, text) }, position: String(++at) };
+        if (dies !== undefined) throw unavailable('going away');
+      }
+    }
+    yield { frame: { $case: 'exited', value: { exitCode: 0 } }, position: '' };
   }
 
   #imageEntry(): ServiceEntry {

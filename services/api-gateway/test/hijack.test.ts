@@ -12,6 +12,9 @@ beforeEach(() => {
   engine.stdin.clear();
   engine.attachTty = false;
   engine.dyingAttaches = 0;
+  engine.resumesAttaches = false;
+  engine.diesAtInput = undefined;
+  engine.resumes.length = 0;
 });
 
 const UPGRADE = 'Connection: Upgrade\r\nUpgrade: tcp\r\n';
@@ -143,4 +146,34 @@ test('when the owner dies, the client is told in one line', async () => {
   await engine.stopService('container');
   expect(await raw.all()).toContain('the container service restarted');
   await engine.startService('container');
+});
+
+test('when the owner dies and the client has and gave everything, the stream goes on', async () => {
+  engine.resumesAttaches = true;
+  engine.diesAtInput = { text: 'two', isTaken: true };
+  const raw = new RawConnection(engine.socket);
+  raw.write(`POST ${attachPath} HTTP/1.1\r\nHost: d\r\n${UPGRADE}\r\n`);
+  const head = await raw.until((received) => received.includes('\r\n\r\n'));
+  let expected = head;
+  for (const word of ['one', 'two', 'three']) {
+    raw.write(word);
+    expected += frame(word);
+    await raw.until((received) => received === expected);
+  }
+  raw.socket.end();
+  expect(await raw.all()).toBe(expected);
+  expect(engine.resumes).toEqual([{ position: '2', exitSequence: 7n }]);
+});
+
+test('when the owner dies and nobody knows whether input has arrived, the client is told', async () => {
+  engine.resumesAttaches = true;
+  engine.diesAtInput = { text: 'two', isTaken: false };
+  const raw = new RawConnection(engine.socket);
+  raw.write(`POST ${attachPath} HTTP/1.1\r\nHost: d\r\n${UPGRADE}\r\n`);
+  await raw.until((received) => received.includes('\r\n\r\n'));
+  raw.write('one');
+  await raw.until((received) => received.endsWith(frame('one')));
+  raw.write('two');
+  expect(await raw.all()).toContain('the container goes on, attach again');
+  expect(engine.resumes).toEqual([]);
 });

@@ -8,7 +8,7 @@ import { type ClientStream, RawClientStream, connectionOf } from './client-strea
 import { terminalSize } from './container-routes.js';
 import { changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
-import { openedAgain } from './resumed-stream.js';
+import { resumedAttach } from './resumed-attach.js';
 import { WebSocketClientStream } from './web-socket-stream.js';
 
 const MAX_ATTACH_BODY = 64 * 1024;
@@ -77,30 +77,12 @@ function attachOptions(call: ApiCall): container.AttachStart {
 }
 
 async function attach(
-  { peers }: GatewayContext,
+  context: GatewayContext,
   call: ApiCall,
   start: container.AttachStart,
   client: ClientStream,
 ): Promise<void> {
-  async function* requests(accepted: Promise<boolean>): AsyncGenerator<container.AttachContainerRequest> {
-    yield { frame: { $case: 'start', value: start } };
-    // What is taken from the client before somebody has accepted it would be lost with a service that dies.
-    if (!start.stdin || !(await accepted)) return;
-    for await (const chunk of client.input()) yield { frame: { $case: 'stdin', value: chunk } };
-  }
-  async function* open(): AsyncGenerator<container.AttachContainerResponse> {
-    let accept: (isAccepted: boolean) => void = () => undefined;
-    const accepted = new Promise<boolean>((resolve) => (accept = resolve));
-    try {
-      for await (const message of peers.container.attachContainer(requests(accepted), { signal: call.signal })) {
-        accept(true);
-        yield message;
-      }
-    } finally {
-      accept(false);
-    }
-  }
-  await relay(call, client, openedAgain(open, call.signal));
+  await relay(call, client, resumedAttach(context, call, start, client));
 }
 
 /**

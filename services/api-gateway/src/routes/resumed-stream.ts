@@ -25,28 +25,3 @@ export async function* resumed<T>(open: () => AsyncIterable<T>, signal: AbortSig
     }
   }
 }
-
-/** How long a service that is away may take to accept what it has not answered yet. */
-const ACCEPT_MS = 10_000;
-
-/**
- * The messages of a call that is opened again while the owner dies before its first message; what has begun is not repeated.
- *
- * @throws what the call fails with otherwise, and `unavailable` when the service does not come back
- */
-export async function* openedAgain<T>(open: () => AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
-  const until = Date.now() + ACCEPT_MS;
-  let hasBegun = false;
-  for (;;) {
-    try {
-      for await (const message of open()) {
-        hasBegun = true;
-        yield message;
-      }
-      return;
-    } catch (error) {
-      if (hasBegun || !isEngineError(error, 'unavailable') || signal.aborted || Date.now() > until) throw error;
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-    }
-  }
-}

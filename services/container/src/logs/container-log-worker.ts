@@ -97,7 +97,7 @@ class LogWorkerThread {
     if (pump !== undefined) pump.attach(attachment);
     else {
       const partials = new Uint8Array(0);
-      this.#context.post({ type: 'attached', sink, attachment, position: '', partials });
+      this.#context.post({ type: 'attached', sink, attachment, position: '', partials, place: '' });
     }
   }
 

@@ -17,12 +17,12 @@ export interface SinkInput {
   readonly stderrFd: number | undefined;
 }
 
-/** What an attachment to a sink gets; called in order. */
+/** What an attachment to a sink gets; called in order. `place`: an `OutputPosition` behind all that it has got, empty without a log. */
 export interface OutputListener {
   /** The attachment began: everything read from now on comes. */
-  onAttached(position: string, partials: Uint8Array): void;
+  onAttached(position: string, partials: Uint8Array, place: string): void;
   /** `consumed` is to be called when the bytes have been passed on: output stops when too much is on its way. */
-  onOutput(bytes: Uint8Array, consumed: () => void): void;
+  onOutput(bytes: Uint8Array, consumed: () => void, place: string): void;
 }
 
 /** The output of one run, on its way from FIFOs to log and attachments. */
@@ -275,11 +275,11 @@ class Sink implements OutputSink {
         const entry = this.#listeners.get(reply.attachment);
         if (entry === undefined) break;
         entry.isAttached = true;
-        entry.listener.onAttached(reply.position, reply.partials);
+        entry.listener.onAttached(reply.position, reply.partials, reply.place);
         break;
       }
       case 'output':
-        this.#deliver(reply.bytes);
+        this.#deliver(reply.bytes, reply.place);
         break;
       case 'ended':
         this.#onEnded();
@@ -290,7 +290,7 @@ class Sink implements OutputSink {
     }
   }
 
-  #deliver(bytes: Uint8Array): void {
+  #deliver(bytes: Uint8Array, place: string): void {
     const receivers = [...this.#listeners].filter(([, entry]) => entry.isAttached);
     let missing = receivers.length;
     const acknowledge = () => this.#post({ type: 'ack', sink: this.#number, bytes: bytes.length });
@@ -307,7 +307,7 @@ class Sink implements OutputSink {
         if (--missing === 0) acknowledge();
       };
       held.add(consumed);
-      listener.onOutput(bytes, consumed);
+      listener.onOutput(bytes, consumed, place);
     }
   }
 }

@@ -40,9 +40,11 @@ export type LogWorkerReply =
       readonly position: string;
       /** What was read before and is in no entry yet, as frames. */
       readonly partials: Uint8Array;
+      /** Behind both, see `OutputPosition`; empty without a log. */
+      readonly place: string;
     }
-  /** Whole stdcopy frames, or raw bytes with a terminal. */
-  | { readonly type: 'output'; readonly sink: number; readonly bytes: Uint8Array }
+  /** Whole stdcopy frames, or raw bytes with a terminal, and the place behind them. */
+  | { readonly type: 'output'; readonly sink: number; readonly bytes: Uint8Array; readonly place: string }
   /** The output is at its end, and all of it in the log. */
   | { readonly type: 'ended'; readonly sink: number }
   | { readonly type: 'closed'; readonly sink: number }

@@ -5,8 +5,9 @@ import { requireReceiver } from './drivers/open-receiver.js';
 import type { LiveLogs } from './files/live-logs.js';
 import { LogFileWriter } from './files/log-file-writer.js';
 import { formatOf } from './files/log-format.js';
-import { endOfLog } from './files/position.js';
+import { endOfLog, positionText } from './files/position.js';
 import type { LogSinkConfig } from './log-config.js';
+import { outputPositionText } from './output-position.js';
 import type { RemoteSender } from './shipping/remote-sender.js';
 import type { Senders } from './shipping/senders.js';
 import type { LogWorkerReply, LogWorkerRequest } from './log-worker-protocol.js';
@@ -93,7 +94,7 @@ export class OutputPump {
     this.#attachments++;
     const partials = this.#partialFrames();
     const position = this.#writer === undefined ? '' : endOfLog(this.#log.path, formatOf(this.#log));
-    this.#context.post({ type: 'attached', sink: this.#sink, attachment, position, partials });
+    this.#context.post({ type: 'attached', sink: this.#sink, attachment, position, partials, place: this.#place() });
   }
 
   detach(): void {
@@ -197,16 +198,25 @@ export class OutputPump {
     if (length < SMALL_BATCH_BYTES) {
       const bytes = new Uint8Array(length);
       bytes.set(this.#batch.subarray(0, length));
-      this.#context.post({ type: 'output', sink: this.#sink, bytes }, [bytes.buffer]);
+      this.#context.post({ type: 'output', sink: this.#sink, bytes, place: this.#place() }, [bytes.buffer]);
     } else {
       const buffer = this.#batch.buffer;
       this.#batch = Buffer.alloc(0);
-      this.#context.post({ type: 'output', sink: this.#sink, bytes: new Uint8Array(buffer, 0, length) }, [buffer]);
+      const bytes = new Uint8Array(buffer, 0, length);
+      this.#context.post({ type: 'output', sink: this.#sink, bytes, place: this.#place() }, [buffer]);
     }
     this.#unconsumed += length;
     if (this.#isPaused || !this.#isFull()) return;
     this.#isPaused = true;
     for (const reader of this.#readers.values()) reader.pause();
+  }
+
+  /** Behind everything that was read. */
+  #place(): string {
+    const place = this.#writer?.place;
+    if (this.#writer === undefined || place === undefined) return '';
+    const [stdout, stderr] = [this.#writer.partialOf(1).length, this.#writer.partialOf(2).length];
+    return outputPositionText({ log: positionText(place), stdout, stderr });
   }
 
   #isFull(): boolean {

@@ -47,7 +47,7 @@ async function* start(
   const { id, detach, consoleSize } = frame.value;
   const started = await execs.start(id, { detach, consoleSize, signal });
   const { tty } = started.record.config;
-  const attached = { containerId: started.record.containerId, tty };
+  const attached = { containerId: started.record.containerId, tty, exitSequence: 0n };
   try {
     yield { frame: { $case: 'attached', value: attached } };
     if (detach) return;

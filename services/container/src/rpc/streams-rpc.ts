@@ -1,21 +1,14 @@
-import { conflict, invalidArgument, unimplemented } from '@flotilla/errors';
-import { parseDetachKeys } from '@flotilla/docker-api';
+import { invalidArgument, unimplemented } from '@flotilla/errors';
 import { container, type Timestamp, timestampToNs } from '@flotilla/proto';
 import { bidi, type Implementation, isVisible, serverStream, watch } from '@flotilla/rpc';
 import type { Containers } from '../containers/containers.js';
-import { containerAttached, containerDetached } from '../containers/events.js';
 import { logSinkOf } from '../containers/log-sink.js';
-import { isLive } from '../containers/state.js';
 import type { WaitCondition } from '../containers/waits.js';
-import type { AttachSession } from '../runtime/runtime.js';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import { asBuffer } from './as-buffer.js';
+import { attach } from './attach-rpc.js';
 
 type Handlers = Implementation<typeof container.ContainerServiceService>;
-type AttachFrame = container.AttachContainerRequest['frame'];
-
-/** How long a session whose output ended waits to learn the exit code. */
-const exitCodeWaitMs = 10_000;
 
 /** Everything that goes on for longer than one answer. */
 export const streamsRpc = (containers: Containers): Handlers => ({
@@ -75,7 +68,7 @@ async function* streamLogs(
   yield {
     output: Buffer.alloc(0),
     position: request.position,
-    attached: { containerId: shown.id, tty: shown.config.tty },
+    attached: { containerId: shown.id, tty: shown.config.tty, exitSequence: 0n },
   };
   const time = (timestamp: Timestamp | undefined): bigint | undefined =>
     timestamp === undefined ? undefined : timestampToNs(timestamp);
@@ -96,75 +89,4 @@ async function* streamLogs(
     ...(request.position === '' ? {} : { position: request.position }),
   });
   for await (const { frames, position } of batches) yield { output: asBuffer(frames), position };
-}
-
-async function* attach(
-  containers: Containers,
-  requests: AsyncIterable<container.AttachContainerRequest>,
-  signal: AbortSignal,
-): AsyncGenerator<container.AttachContainerResponse, void, undefined> {
-  const input = requests[Symbol.asyncIterator]();
-  const first = await input.next();
-  const frame: AttachFrame = first.done === true ? undefined : first.value.frame;
-  if (frame?.$case !== 'start') throw invalidArgument('the first message of an attach must be its start');
-  const start = frame.value;
-  const { context } = containers;
-  const record = context.store.resolve(start.name);
-  const { id, config } = record.container;
-  const state = stateOf(record);
-  if (state === 'paused') throw conflict(`container ${id} is paused, unpause the container before attach`);
-  if (state === 'restarting') throw conflict(`container ${id} is restarting, wait until the container is running`);
-  const detachKeys = parseDetachKeys(start.detachKeys);
-  const { tty, openStdin, stdinOnce } = config;
-  const session = context.runtime.streams(id, { terminal: tty, openStdin, stdinOnce }).attach({
-    stdin: start.stdin,
-    stdout: start.stdout,
-    stderr: start.stderr,
-    logs: start.logs,
-    stream: start.stream,
-    signal,
-    ...(tty ? { detachKeys } : {}),
-  });
-  const exitsBefore = record.internals.exitSequence;
-  try {
-    if (start.stream) await context.store.commit((batch) => batch.emit(containerAttached(record.container)));
-    await session.registered;
-    yield { frame: { $case: 'attached', value: { containerId: id, tty } } };
-    // How the input ended is the session's concern: its signal tells it of a caller that went away.
-    passInput(containers, id, input, session).catch(() => undefined);
-    for await (const output of session.output) yield { frame: { $case: 'output', value: asBuffer(output) } };
-    if ((await session.ended) === 'detached') {
-      if (start.stream && !signal.aborted) {
-        await context.store.commit((batch) => batch.emit(containerDetached(record.container)));
-      }
-      return;
-    }
-  } finally {
-    session.detach();
-  }
-  const exitCode = await context.watchpoints.within(id, exitCodeWaitMs, (now) => {
-    if (now === undefined) return context.store.tombstone(id)?.exitCode ?? 0;
-    return now.internals.exitSequence > exitsBefore || !isLive(stateOf(now)) ? now.container.state.exitCode : undefined;
-  });
-  yield { frame: { $case: 'exited', value: { exitCode: exitCode ?? 0 } } };
-}
-
-/** Half-close means the end of standard input; a caller that went away is told to the session by its signal. */
-async function passInput(
-  containers: Containers,
-  id: string,
-  input: AsyncIterator<container.AttachContainerRequest>,
-  session: AttachSession,
-): Promise<void> {
-  for (;;) {
-    const next = await input.next();
-    if (next.done === true) break;
-    const { frame } = next.value;
-    if (frame?.$case === 'stdin') await session.stdin.write(frame.value);
-    else if (frame?.$case === 'resize') {
-      // A terminal that is resized at the moment of its end is nobody's concern.
-      await containers.resize(id, frame.value.height, frame.value.width).catch(() => undefined);
-    }
-  }
-  session.stdin.end();
 }

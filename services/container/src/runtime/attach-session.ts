@@ -1,5 +1,6 @@
 import type { LogBatch } from '../logs/log-config.js';
 import type { OutputSink } from '../logs/log-thread.js';
+import { OutputSkip, outputPositionText, parseOutputPosition } from '../logs/output-position.js';
 import { DetachScanner } from './detach-scanner.js';
 import type { AttachOptions, AttachSession, StreamOptions } from './runtime.js';
 import type { StdinWriter } from './stdin-writer.js';
@@ -8,13 +9,19 @@ import type { StdinWriter } from './stdin-writer.js';
 export interface Run {
   readonly sink: OutputSink;
   readonly stdin: StdinWriter | undefined;
-  /** What the log holds up to `position`. */
-  readonly readLog: (options: { stdout: boolean; stderr: boolean }, position: string) => AsyncIterable<LogBatch>;
+  /** What the log holds up to `until`, and behind `after` if that is given. */
+  readonly readLog: (
+    options: { stdout: boolean; stderr: boolean },
+    until: string,
+    after?: string,
+  ) => AsyncIterable<LogBatch>;
 }
 
 interface Piece {
   readonly bytes: Uint8Array;
   readonly consumed: () => void;
+  /** Behind it; empty when it cannot be resumed there. */
+  readonly place: string;
 }
 
 const nothingToDo = () => undefined;
@@ -30,6 +37,7 @@ export class Session implements AttachSession {
   #endedWhileReplaying = false;
   #wake: (() => void) | undefined;
   #run: Run | undefined;
+  #position: string;
   #onRun: (run: Run | undefined) => void = nothingToDo;
   readonly #started: Promise<Run | undefined>;
   #endAttachment: (() => void) | undefined;
@@ -44,12 +52,13 @@ export class Session implements AttachSession {
     this.#options = options;
     this.#streams = streams;
     this.#forget = forget;
+    this.#position = options.resumeAt ?? '';
     this.ended = new Promise((resolve) => (this.#onEnded = resolve));
     this.ready = new Promise((resolve) => (this.#onReady = resolve));
     this.#started = new Promise((resolve) => (this.#onRun = resolve));
     this.#scanner =
       streams.terminal && options.detachKeys !== undefined ? new DetachScanner(options.detachKeys) : undefined;
-    this.stdin = { write: (chunk) => this.#writeStdin(chunk), end: () => this.#endStdin() };
+    this.stdin = { write: (chunk, taken) => this.#writeStdin(chunk, taken), end: () => this.#endStdin() };
     options.signal?.addEventListener('abort', () => this.#clientLeft(), { once: true });
     if (options.signal?.aborted === true) this.#clientLeft();
   }
@@ -59,7 +68,8 @@ export class Session implements AttachSession {
     if (this.#isOver || this.#run !== undefined) return;
     this.#run = run;
     this.#onRun(run);
-    const { stdout, stderr, logs = false, stream = true } = this.#options;
+    const { stdout, stderr, resumeAt, stream = true } = this.#options;
+    const logs = this.#options.logs === true || resumeAt !== undefined;
     if ((!stdout && !stderr) || (!logs && !stream)) {
       this.#onReady();
       if (!stream) this.#finish('exited');
@@ -68,10 +78,11 @@ export class Session implements AttachSession {
     // Live output waits behind what the log has.
     let held: Piece[] | undefined = logs ? [] : undefined;
     this.#endAttachment = run.sink.attach({
-      onAttached: (position, partials) => {
+      onAttached: (position, partials, place) => {
+        if (!logs) this.#position = place;
         this.#onReady();
         if (!logs) return;
-        void this.#replay(run, position, partials).finally(() => {
+        void this.#replay(run, position, partials, place).finally(() => {
           this.#isReplaying = false;
           const pieces = held ?? [];
           held = undefined;
@@ -79,8 +90,8 @@ export class Session implements AttachSession {
           if (!stream || this.#endedWhileReplaying) this.#finish('exited');
         });
       },
-      onOutput: (bytes, consumed) => {
-        const piece = { bytes, consumed };
+      onOutput: (bytes, consumed, place) => {
+        const piece = { bytes, consumed, place };
         if (held === undefined) this.#push(piece);
         else held.push(piece);
       },
@@ -102,6 +113,14 @@ export class Session implements AttachSession {
     return this.#run === undefined ? Promise.resolve() : this.ready;
   }
 
+  get position(): string {
+    return this.#position;
+  }
+
+  get hasRun(): boolean {
+    return this.#run !== undefined;
+  }
+
   get isOver(): boolean {
     return this.#isOver;
   }
@@ -115,6 +134,7 @@ export class Session implements AttachSession {
       for (;;) {
         const piece = this.#queue.shift();
         if (piece !== undefined) {
+          this.#position = piece.place;
           yield piece.bytes;
           piece.consumed();
         } else if (this.#isOver) {
@@ -129,17 +149,24 @@ export class Session implements AttachSession {
     }
   }
 
-  async #replay(run: Run, position: string, partials: Uint8Array): Promise<void> {
-    const { stdout, stderr } = this.#options;
+  async #replay(run: Run, position: string, partials: Uint8Array, place: string): Promise<void> {
+    const { stdout, stderr, resumeAt } = this.#options;
+    const from = resumeAt === undefined ? undefined : parseOutputPosition(resumeAt);
+    const skip = new OutputSkip(from ?? { stdout: 0, stderr: 0 }, this.#streams.terminal);
     try {
-      for await (const { frames } of run.readLog({ stdout, stderr }, position)) {
+      for await (const { frames, position: log } of run.readLog({ stdout, stderr }, position, from?.log)) {
         if (this.#isOver) return;
-        if (frames.length > 0) await new Promise<void>((resolve) => this.#push({ bytes: frames, consumed: resolve }));
+        const bytes = skip.apply(frames);
+        const behind = outputPositionText({ log, ...skip.left });
+        if (bytes.length > 0) {
+          await new Promise<void>((resolve) => this.#push({ bytes, consumed: resolve, place: behind }));
+        }
       }
     } catch {
       // An unreadable log must not take the live output along.
     }
-    if (partials.length > 0) this.#push({ bytes: partials, consumed: nothingToDo });
+    const rest = skip.apply(partials);
+    if (rest.length > 0) this.#push({ bytes: rest, consumed: nothingToDo, place });
   }
 
   #push(piece: Piece): void {
@@ -148,7 +175,7 @@ export class Session implements AttachSession {
       piece.consumed();
       return;
     }
-    this.#queue.push({ bytes, consumed: piece.consumed });
+    this.#queue.push({ ...piece, bytes });
     this.#wake?.();
   }
 
@@ -166,13 +193,16 @@ export class Session implements AttachSession {
     return wanted.length === 1 && wanted[0] !== undefined ? wanted[0] : Buffer.concat(wanted);
   }
 
-  async #writeStdin(chunk: Uint8Array): Promise<void> {
-    if (!this.#options.stdin) return;
-    const run = this.#run ?? (await this.#started);
-    if (run?.stdin === undefined || this.#isOver) return;
-    if (this.#scanner === undefined) return run.stdin.write(chunk);
+  async #writeStdin(chunk: Uint8Array, taken: () => void = nothingToDo): Promise<void> {
+    const run = this.#options.stdin ? (this.#run ?? (await this.#started)) : undefined;
+    if (run?.stdin === undefined || this.#isOver) {
+      taken();
+      return;
+    }
+    if (this.#scanner === undefined) return run.stdin.write(chunk, taken);
     const { pass, isDetached } = this.#scanner.scan(chunk);
-    if (pass.length > 0) await run.stdin.write(pass);
+    if (pass.length > 0) await run.stdin.write(pass, taken);
+    else taken();
     if (isDetached) this.#finish('detached');
   }
 

@@ -60,7 +60,7 @@ describe('sessions of a container', () => {
     streams.begin(run);
     const late = streams.attach(both);
     expect(await isSettled(late.registered)).toBe(false);
-    run.sink.listeners[1]?.onAttached('', new Uint8Array(0));
+    run.sink.listeners[1]?.onAttached('', new Uint8Array(0), '');
     expect(await isSettled(late.registered)).toBe(true);
   });
 
@@ -77,8 +77,8 @@ describe('sessions of a container', () => {
     const second = makeRun();
     streams.begin(second);
     const [listener] = second.sink.listeners;
-    listener?.onAttached('', new Uint8Array(0));
-    listener?.onOutput(Buffer.from('second run'), () => undefined);
+    listener?.onAttached('', new Uint8Array(0), '');
+    listener?.onOutput(Buffer.from('second run'), () => undefined, '');
     streams.end(second);
     expect(await textOf(waiting)).toBe('second run');
   });
@@ -95,8 +95,8 @@ describe('sessions of a container', () => {
     const session = streams.attach({ ...both, logs: true });
     const text = textOf(session);
     const [listener] = run.sink.listeners;
-    listener?.onAttached('', new Uint8Array(0));
-    listener?.onOutput(Buffer.from('then live'), () => undefined);
+    listener?.onAttached('', new Uint8Array(0), '');
+    listener?.onOutput(Buffer.from('then live'), () => undefined, '');
     streams.end(run);
     streams.detachAll();
     goOn();

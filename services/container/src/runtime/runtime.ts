@@ -160,6 +160,8 @@ export interface AttachOptions {
   readonly stderr: boolean;
   /** Begin with what is in the log. */
   readonly logs?: boolean;
+  /** Begin with what the log has behind this `OutputPosition`, in place of `logs`. */
+  readonly resumeAt?: string;
   /** False: only what is in the log, which needs a run (without one read it with `openLogReader`). Absent: true. */
   readonly stream?: boolean;
   /** Bytes that detach when they are typed one after the other; terminal only. */
@@ -180,8 +182,11 @@ export interface AttachSession {
    */
   readonly output: AsyncIterable<Uint8Array>;
   readonly stdin: {
-    /** Settles when the next chunk may come. Does nothing when the container has no standard input or it is closed. */
-    write(chunk: Uint8Array): Promise<void>;
+    /**
+     * Settles when the next chunk may come. Does nothing when the container has no standard input or it is closed.
+     * @param taken called when nothing can take the chunk from the container any more
+     */
+    write(chunk: Uint8Array, taken?: () => void): Promise<void>;
     /** The client's input ended: with `stdinOnce` and no terminal the container's ends too. Output goes on. */
     end(): void;
   };
@@ -189,6 +194,10 @@ export interface AttachSession {
   readonly ready: Promise<void>;
   /** Settles when nothing is missed of what a process writes from now on: as `ready` with a run, at once without one. */
   readonly registered: Promise<void>;
+  /** The `OutputPosition` behind what `output` gave last; empty before there is a run, and without a log. */
+  readonly position: string;
+  /** Whether there is, or was, a run. */
+  readonly hasRun: boolean;
   /** How the output ended; before the last of it was read. */
   readonly ended: Promise<'exited' | 'detached'>;
   detach(): void;

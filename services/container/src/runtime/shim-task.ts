@@ -66,11 +66,14 @@ export class ShimTask implements RuntimeTask {
     this.#run = {
       sink: parts.sink,
       stdin: parts.stdin,
-      readLog: (wanted, position) =>
+      readLog: (wanted, until, after) =>
         parts.logThread.readUntil(
           parts.log,
-          { ...wanted, terminal: parts.terminal, timestamps: false, details: false, follow: false },
-          position,
+          {
+            ...{ ...wanted, terminal: parts.terminal, timestamps: false, details: false, follow: false },
+            ...(after === undefined ? {} : { position: after }),
+          },
+          until,
         ),
     };
     parts.streams.begin(this.#run);

@@ -25,10 +25,13 @@ export class StdinWriter {
     this.#socket.on('close', () => this.#wake());
   }
 
-  /** Settles when the next chunk may come. Chunks that come after the end are thrown away. */
-  async write(chunk: Uint8Array): Promise<void> {
-    if (this.#isEnding || this.#socket.destroyed) return;
-    if (this.#socket.write(chunk)) return;
+  /** Settles when the next chunk may come. Chunks that come after the end are thrown away. `taken`: it is in the pipe, which outlives this process. */
+  async write(chunk: Uint8Array, taken?: () => void): Promise<void> {
+    if (this.#isEnding || this.#socket.destroyed) {
+      taken?.();
+      return;
+    }
+    if (this.#socket.write(chunk, taken)) return;
     await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 

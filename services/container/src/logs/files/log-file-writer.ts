@@ -15,6 +15,7 @@ import { hasCode } from '@flotilla/sys';
 import type { LogSinkConfig } from '../log-config.js';
 import { compressRotated } from './compressed-log.js';
 import { type EntryEncoder, MAX_ENTRY_BYTES, type OutputStream } from './entry-encoder.js';
+import type { Place } from './position.js';
 import { formatOf, type LogFormat } from './log-format.js';
 import { removeLeftovers, rotateNames } from './rotated-names.js';
 
@@ -88,6 +89,13 @@ export class LogFileWriter {
   /** Identifies the current file. */
   get inode(): bigint {
     return this.#inode;
+  }
+
+  /** Right behind the last entry; undefined after entries were lost. */
+  get place(): Place | undefined {
+    if (this.lostBytes > 0) return undefined;
+    const { text } = this.#encoder.clock;
+    return { inode: String(this.#inode), offset: this.#size, time: text[0] === 0 ? '' : text.toString('latin1') };
   }
 
   /** What stands at the end of a stream without a newline yet. */
