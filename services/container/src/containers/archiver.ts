@@ -1,10 +1,11 @@
-import { access, mkdir, rmdir } from 'node:fs/promises';
+import { access, rmdir } from 'node:fs/promises';
 import { cancelled, conflict, isEngineError, messageOf, notFound } from '@flotilla/errors';
 import type { EngineEvent } from '@flotilla/store';
 import type { ContainerView, PathInfo, StoppedView, ViewMount, WriteRules } from '../archive/archive-jobs.js';
 import type { ArchiveThreads } from '../archive/archive-threads.js';
 import { etcFilesIn } from '../rootfs/etc-files.js';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
+import { makeBundle } from './bundle-directory.js';
 import type { ContainerContext } from './context.js';
 import { containerArchived, containerExtracted } from './events.js';
 import { resolveMounts } from './prepare-run.js';
@@ -175,7 +176,7 @@ export class Archiver {
     const { settings } = this.#context;
     const { container: shown } = record;
     // The directory is the mark by which a crash is recognised: what is mounted for a container without a task is let go.
-    if (hasSources(record)) await mkdir(bundleDir(settings, shown.id), { recursive: true, mode: 0o711 });
+    if (hasSources(record)) await makeBundle(settings, shown.id, mapped.idMap);
     const mounts = await resolveMounts(this.#context, record, mapped.idMap);
     const asked = mounts.flatMap(({ planned, source, fresh }): ViewMount[] => {
       if (planned.type === 'tmpfs') return [];

@@ -17,12 +17,13 @@ import type { IdMap } from '../rootfs/id-map.js';
 import { pinDirectory } from '../rootfs/pins.js';
 import type { ContainerRecord } from '../store/container-record.js';
 import { stateOf } from '../store/container-record.js';
+import { makeBundle } from './bundle-directory.js';
 import type { ContainerContext } from './context.js';
 import { linkedAtStart } from './links.js';
 import type { PlannedImage, PlannedVolume } from './mount-plan.js';
 import { planPorts } from './port-plan.js';
 import { makeRunNamespaces, type RunNamespaces } from './run-namespaces.js';
-import { bundleDir, containerDir, rootfsDir } from './settings.js';
+import { containerDir, rootfsDir } from './settings.js';
 import { type Ipc, pidNamespace, prepareIpc } from './shared-namespaces.js';
 import type { NamespaceChoice, ResolvedMount } from './spec-input.js';
 import { isLive } from './state.js';
@@ -61,16 +62,15 @@ export interface MountedVolume extends ResolvedMount {
 export async function prepareRun(context: ContainerContext, record: ContainerRecord): Promise<PreparedRun> {
   const { container, internals } = record;
   const linked = linkedAtStart(context.store, record);
-  const bundle = bundleDir(context.settings, container.id);
+  const mappings = internals.userNamespace ?? undefined;
+  const idMap = mappings === undefined ? undefined : await context.idMaps.of(mappings);
   // The directory is the mark by which a crash is recognised: a bundle whose container does not run is released.
-  await Promise.all([
-    mkdir(bundle, { recursive: true, mode: 0o711 }),
+  const [bundle] = await Promise.all([
+    makeBundle(context.settings, container.id, idMap),
     mkdir(containerDir(context.settings, container.id), { recursive: true, mode: 0o710 }),
   ]);
   const { tty: terminal, openStdin } = container.config;
   context.runtime.prepare({ id: container.id, bundle, terminal, openStdin });
-  const mappings = internals.userNamespace ?? undefined;
-  const idMap = mappings === undefined ? undefined : await context.idMaps.of(mappings);
   const namespaces = mappings === undefined ? undefined : makeRunNamespaces(context, record, mappings);
   const dispose = async (): Promise<void> => {
     await (await namespaces?.catch(() => undefined))?.[Symbol.asyncDispose]();

@@ -152,7 +152,7 @@ export async function deleteDeadShim(
 /** What `delete` reads of how the container was made: somebody may have deleted it, and the container runs all the same. */
 function restoreShimFiles(program: ShimProgram, bundle: string, runtimeBinary: string): void {
   if (existsSync(join(bundle, 'runtime'))) return;
-  mkdirSync(bundle, { recursive: true, mode: 0o711 });
+  mkdirSync(bundle, { recursive: true, mode: 0o700 });
   writeFileSync(join(bundle, 'runtime'), runtimeBinary);
   const options = { binary_name: runtimeBinary, root: runtimeRoot(program) };
   writeFileSync(join(bundle, 'options.json'), JSON.stringify(options));
