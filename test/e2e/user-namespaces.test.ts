@@ -150,7 +150,10 @@ describe.each([
     expect(await run('--init', '--memory', '64m', '--pids-limit', '20', 'busybox', 'id', '-u')).toBe('0');
     expect(await run('--ipc', 'host', 'busybox', 'id', '-u')).toBe('0');
     expect(await run('--cgroupns', 'private', 'busybox', 'head', '-n', '1', '/proc/self/cgroup')).toMatch(/:\/$/);
-    await t.ok('volume', 'rm', 'memory');
+    // A file system that cannot show other ids: the volume is the container's root's.
+    await t.ok('volume', 'create', '--opt', 'type=ramfs', '--opt', 'device=ramfs', 'plain');
+    expect(await run('-v', 'plain:/m', 'busybox', 'sh', '-c', 'echo x > /m/x; stat -c %u /m /m/x')).toBe('0\n0');
+    await t.ok('volume', 'rm', 'memory', 'plain');
   });
 
   it('reaches the network, publishes ports, and shares namespaces within its user namespace', async () => {

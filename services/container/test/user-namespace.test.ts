@@ -1,6 +1,8 @@
 import {
+  chmodSync,
   chownSync,
   copyFileSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   readFileSync,
@@ -9,12 +11,22 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { startContainerService } from '@flotilla/container';
 import { container } from '@flotilla/proto';
-import { getXattr, setXattr } from '@flotilla/sys';
+import { getXattr, mount, setXattr, umountAll } from '@flotilla/sys';
 import { plainTar } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { archiveClient, listTar } from './archive-client.js';
-import { canRun, createRequest, deadline, makeContainerService, readLog, waitFor } from './container-fixture.js';
+import {
+  canRun,
+  createRequest,
+  deadline,
+  log,
+  makeContainerService,
+  makeEngineRoot,
+  readLog,
+  waitFor,
+} from './container-fixture.js';
 
 const rangesFrom = (hostId: number) => [{ containerId: 0, hostId, size: 65536 }];
 const first = { uids: rangesFrom(200_000), gids: rangesFrom(300_000) };
@@ -228,7 +240,18 @@ describe.skipIf(!canRun)('containers in user namespaces (needs root, shim, runc,
     service.config.container.userNamespace = undefined;
     await service.restart();
     await create('none', ['sleep', '1000']);
+    // As an engine that remaps nothing leaves it.
+    chmodSync(service.config.execRoot, 0o700);
     for (const name of ['old', 'new', 'none']) await start(name);
+    const bundleOf = async (name: string) => {
+      const { container: shown } = await service.client.getContainer({ name, size: false }, deadline);
+      const { mode, gid } = statSync(join(service.bundles, shown?.id ?? ''));
+      return [mode & 0o777, gid];
+    };
+    expect([await bundleOf('old'), await bundleOf('none')]).toEqual([
+      [0o710, 300_000],
+      [0o700, 0],
+    ]);
     const rootOf = async (name: string) => statSync(`/proc/${await pidOf(name)}`).uid;
     expect([await rootOf('old'), await rootOf('new'), await rootOf('none')]).toEqual([200_000, 500_000, 0]);
     await expect.poll(() => owner(join(upper(old), 'log')), { timeout: 20_000 }).toBe('0:0');
@@ -240,6 +263,23 @@ describe.skipIf(!canRun)('containers in user namespaces (needs root, shim, runc,
 });
 
 describe.skipIf(!canRun)('a container service that is to remap ids', () => {
+  it('says that the file system of its data root cannot', async () => {
+    const engine = await makeEngineRoot();
+    const { dataDir } = engine.config;
+    mkdirSync(dataDir, { recursive: true });
+    mount('ramfs', dataDir, 'ramfs');
+    try {
+      Object.assign(engine.config.container, { userNamespace: first });
+      await expect(startContainerService(engine.config, { log })).rejects.toThrow(
+        `the file system of ${dataDir} cannot show files with mapped ids: mount on`,
+      );
+      expect(existsSync(join(dataDir, 'id-map-probe'))).toBe(false);
+    } finally {
+      umountAll(dataDir);
+      await engine[Symbol.asyncDispose]();
+    }
+  });
+
   it('says at its start what stands in the way', async () => {
     await expect(
       makeContainerService(null, { userNamespace: { uids: rangesFrom(0), gids: [] } }).then((service) =>

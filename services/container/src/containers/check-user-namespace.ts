@@ -19,10 +19,16 @@ interface Parts {
  */
 export async function checkUserNamespace({ settings, rootfs, idMaps, needsOverlay }: Parts): Promise<void> {
   if (settings.userNamespace === undefined) return;
-  try {
-    const idMap = await idMaps.of(settings.userNamespace);
-    await rootfs.tryIdMap(join(settings.dataDir, 'id-map-probe'), idMap, needsOverlay);
-  } catch (cause) {
-    throw internal(`userns-remap cannot work here: ${messageOf(cause)}`, { cause });
-  }
+  const { dataDir, userNamespace } = settings;
+  const failed = (cause: unknown, what: string): Error =>
+    internal(`userns-remap cannot work here: ${what}${messageOf(cause)}`, { cause });
+  const idMap = await idMaps.of(userNamespace).catch((error: unknown) => {
+    throw failed(error, '');
+  });
+  await rootfs.tryIdMap(join(dataDir, 'id-map-probe'), idMap, needsOverlay).catch((error: unknown) => {
+    throw failed(
+      error,
+      `the kernel (Linux 5.19 is needed) or the file system of ${dataDir} cannot show files with mapped ids: `,
+    );
+  });
 }

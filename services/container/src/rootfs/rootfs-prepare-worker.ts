@@ -6,6 +6,7 @@ import { CLONE_NEWUTS, hasCode, setDomainName, setns, tryOverlay, umountAll } fr
 import { copyUp } from './copy-up.js';
 import { makeDockerEnv, makeWorkingDir, resolveUserInside } from './look-inside.js';
 import { asRootOf, knownOwner } from './id-map.js';
+import { mountMappedOverlay, showMapped } from './mapped-overlay.js';
 import { mountRootfs } from './mount-rootfs.js';
 import { makeImagePin, makePin, mountSharedMemory, pinDirectory, pinNamespace, removePins } from './pins.js';
 import type {
@@ -118,7 +119,8 @@ function tryIdMap({ directory, idMap, needsOverlay }: TryIdMap): void {
   try {
     for (const part of [lower, upper, work, target]) mkdirSync(part, { recursive: true });
     const canOverlay = needsOverlay && isOverlayPossible(lower, upper, work);
-    mountRootfs({ lower: canOverlay ? [lower] : [], upper, work }, target, idMap);
+    if (canOverlay) mountMappedOverlay({ lower: [lower], writable: { upper, work } }, target, idMap);
+    else showMapped(upper, target, idMap);
     asRootOf(idMap, () => mkdirSync(join(target, 'made')));
   } finally {
     umountAll(target);
