@@ -127,6 +127,26 @@ describe('an attached client, when the container service dies', () => {
     expect(client.errors).toBe('');
   });
 
+  it('goes on when the service is stopped in order, too', async () => {
+    const { mount, raise } = flag();
+    const client = new Attached(t, [
+      'run',
+      ...mount,
+      'busybox',
+      'sh',
+      '-c',
+      `echo begun; ${awaitFlag}; echo ended; exit 4`,
+    ]);
+    await seen(client, 'begun');
+    killed = await servicePid();
+    process.kill(killed, 'SIGTERM');
+    await back();
+    raise();
+    expect(await client.end()).toBe(4);
+    expect(client.text).toBe('begun\nended\n');
+    expect(client.errors).toBe('');
+  });
+
   it('gets what a container wrote that ended meanwhile, and its exit code', async () => {
     const { mount, raise } = flag();
     const script = `echo begun; printf part; ${awaitFlag}; echo ial; i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo "line $i"; done; exit 9`;

@@ -177,13 +177,25 @@ describe.skipIf(!canRun)('what a container is made of is damaged (needs root, sh
     expect(engine.leftovers()).toEqual([]);
   });
 
-  it('the bundle of one that runs is deleted: it goes on, or has ended, as it says', async () => {
+  it.each([
+    ['its shim lives', false],
+    ['its shim is gone too', true],
+  ])('the bundle of one that runs is deleted, %s: it has ended, as it says', async (_what, withShim) => {
     const id = await run('bare');
     const { pid } = (await inspect(id)).state;
     const bundle = join(engine.bundles, id);
+    const shim = Number(readFileSync(join(bundle, 'shim.pid'), 'utf8'));
+    if (withShim) await service.killForGood();
     for (const name of readdirSync(bundle)) if (name !== 'rootfs') rmSync(join(bundle, name), { recursive: true });
-    expect(await statusOf(id)).toBe(ContainerStatus.RUNNING);
-    await service.kill();
+    if (withShim) {
+      process.kill(shim, 'SIGKILL');
+      await expect.poll(() => existsSync(`/proc/${shim}`), { timeout: 20_000 }).toBe(false);
+      expect(existsSync(`/proc/${pid}`)).toBe(true);
+      service.start();
+    } else {
+      expect(await statusOf(id)).toBe(ContainerStatus.RUNNING);
+      await service.kill();
+    }
     // Its output cannot be had any more, so it is ended.
     expect(await waitFor(client, id)).toBe(137);
     expect((await inspect(id)).state).toMatchObject({ status: ContainerStatus.EXITED, pid: 0 });

@@ -1,4 +1,4 @@
-import { stat } from 'node:fs/promises';
+import { statSync } from 'node:fs';
 import { hasCode } from '@flotilla/sys';
 import { type ContainerRecord, stateOf, toStatus } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
@@ -23,14 +23,14 @@ export class Quarantine {
     const { quarantine } = record.internals;
     const state = stateOf(record);
     if (state === 'dead' && quarantine?.returnsTo !== undefined && record.internals.removal === null) {
-      const missing = await this.#missingOf(record);
+      const missing = this.#missingOf(record);
       if (missing === undefined) return this.#release(record, quarantine.returnsTo);
       return record;
     }
     if (isLive(state) || ['dead', 'removing', 'creating'].includes(state) || record.internals.removal !== null) {
       return record;
     }
-    const missing = await this.#missingOf(record);
+    const missing = this.#missingOf(record);
     return missing === undefined ? record : this.admit(record, missing);
   }
 
@@ -83,10 +83,9 @@ export class Quarantine {
   }
 
   /** What a start of the container would not find. A question that cannot be answered is left to the start. */
-  async #missingOf({ container: shown }: ContainerRecord): Promise<string | undefined> {
+  #missingOf({ container: shown }: ContainerRecord): string | undefined {
     const directories = [shown.upperDir, ...shown.lowerDirs].filter((path) => path !== '');
-    const missing = await Promise.all(directories.map(isMissing));
-    const first = directories.find((_, at) => missing[at]);
+    const first = directories.find(isMissing);
     if (first === undefined) return undefined;
     return first === shown.upperDir
       ? `its writable layer is gone: ${first} (\`flotilla doctor images --repair\` gives it an empty one)`
@@ -94,10 +93,11 @@ export class Quarantine {
   }
 }
 
-async function isMissing(path: string): Promise<boolean> {
+/** Synchronous: of hundreds of containers at the start of the service, this is several times quicker. */
+function isMissing(path: string): boolean {
   try {
-    return !(await stat(path)).isDirectory();
+    return statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true;
   } catch (error) {
-    return hasCode(error, 'ENOENT', 'ENOTDIR');
+    return hasCode(error, 'ENOTDIR');
   }
 }

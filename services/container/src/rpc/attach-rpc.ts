@@ -42,6 +42,7 @@ export async function* attach(
     return;
   }
   const detachKeys = parseDetachKeys(start.detachKeys);
+  const atRest = start.resume?.position ?? restPosition(context, record, start);
   const { tty, openStdin, stdinOnce } = config;
   const session = context.runtime.streams(id, { terminal: tty, openStdin, stdinOnce }).attach({
     stdin: start.stdin,
@@ -66,7 +67,10 @@ export async function* attach(
         .catch(() => undefined);
     } else if (start.stream) await context.store.commit((batch) => batch.emit(containerAttached(record.container)));
     await session.registered;
-    yield { frame: { $case: 'attached', value: attached }, position: firstPosition(context, record, session, start) };
+    yield {
+      frame: { $case: 'attached', value: attached },
+      position: start.logs || session.position === '' ? atRest : session.position,
+    };
     const taken = new TakenInput();
     // How the input ended is the session's concern: its signal tells it of a caller that went away.
     passInput(containers, id, input, session, taken).catch(() => undefined);
@@ -128,18 +132,16 @@ async function exitCodeOf({ store, watchpoints }: ContainerContext, id: string, 
   return exitCode ?? 0;
 }
 
-/** Where the output that follows begins; empty when it cannot be had again. */
-function firstPosition(
+/** Where the output of the run to come will begin, or that of a client who asked for the log; empty when it cannot be had again. */
+function restPosition(
   context: ContainerContext,
-  { container: shown }: ContainerRecord,
-  session: AttachSession,
-  { logs, stream, resume }: container.AttachStart,
+  record: ContainerRecord,
+  { logs, stream }: container.AttachStart,
 ): string {
-  if (resume !== undefined) return resume.position;
-  const sink = logSinkOf(shown, context.settings);
+  const sink = logSinkOf(record.container, context.settings);
   if (!stream || sink.driver === 'none') return '';
   if (logs) return outputPositionText({ log: positionText({ inode: '0', offset: 0, time: '' }), stdout: 0, stderr: 0 });
-  if (session.hasRun) return session.position;
+  if (isLive(stateOf(record))) return '';
   return outputPositionText({ log: endOfLog(sink.path, formatOf(sink)), stdout: 0, stderr: 0 });
 }
 
