@@ -75,7 +75,7 @@ export class ContainerLayers {
       const { containerId, containerName } = request;
       const existing = catalog.lease(containerId);
       if (existing !== undefined) {
-        const layer = await layers.createContainerLayer(containerId, existing.chainIds, existing.driver);
+        const layer = await layers.writable.create(containerId, existing.chainIds, existing.driver);
         return {
           prepared: {
             ...layer,
@@ -94,7 +94,7 @@ export class ContainerLayers {
       hold.layers([chainIds, ...mounts.map((it) => it.chainIds)].flat());
       try {
         for (const needed of [image, ...mountedImages]) await this.restoreLayers(needed);
-        const layer = await layers.createContainerLayer(containerId, chainIds, driver);
+        const layer = await layers.writable.create(containerId, chainIds, driver);
         const prepared = {
           ...layer,
           image,
@@ -116,7 +116,7 @@ export class ContainerLayers {
         });
         return { prepared, revision };
       } catch (error) {
-        await layers.removeContainerLayer(containerId);
+        await layers.writable.remove(containerId);
         throw error;
       } finally {
         await hold.release();
@@ -140,7 +140,7 @@ export class ContainerLayers {
       const isLeased = catalog.lease(containerId) !== undefined;
       const revision = isLeased ? await catalog.commit({ removeLeases: [containerId], reply }) : catalog.revision;
       await readers.endAll(containerId);
-      await layers.removeContainerLayer(containerId);
+      await layers.writable.remove(containerId);
       return revision;
     });
   }
@@ -155,8 +155,8 @@ export class ContainerLayers {
     const { catalog, layers } = this.#deps;
     const lease = catalog.lease(containerId);
     return lease?.driver === 'vfs'
-      ? layers.changedSize(layers.containerTree(containerId, lease.chainIds, lease.driver), signal)
-      : layers.containerLayerSize(containerId, signal);
+      ? layers.writable.changedSize(layers.writable.tree(containerId, lease.chainIds, lease.driver), signal)
+      : layers.writable.size(containerId, signal);
   }
 
   /** Make the layer of a leased container anew, without changes. */
@@ -164,7 +164,7 @@ export class ContainerLayers {
     await this.#locks.run(containerId, async () => {
       const { catalog, layers } = this.#deps;
       const lease = catalog.lease(containerId);
-      if (lease !== undefined) await layers.createContainerLayer(containerId, lease.chainIds, lease.driver);
+      if (lease !== undefined) await layers.writable.create(containerId, lease.chainIds, lease.driver);
     });
   }
 

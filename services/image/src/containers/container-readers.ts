@@ -30,7 +30,7 @@ export class ContainerReaders {
   begin(containerId: string, signal: AbortSignal): ContainerReading & { readonly end: () => void } {
     const lease = this.#catalog.lease(containerId);
     if (lease === undefined) throw notFound(`No such container: ${containerId}`);
-    const tree = this.#layers.containerTree(containerId, lease.chainIds, lease.driver);
+    const tree = this.#layers.writable.tree(containerId, lease.chainIds, lease.driver);
     const stop = new AbortController();
     let end = (): void => undefined;
     const ended = new Promise<void>((resolve) => (end = resolve));

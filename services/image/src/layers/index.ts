@@ -1,8 +1,6 @@
 export { chainIdOf } from './layer-paths.js';
 export { LayerStore } from './layer-store.js';
 export type {
-  AppliedLayer,
-  ContainerLayer,
   LayerFault,
   LayerInput,
   LayerStoreOptions,
@@ -10,6 +8,8 @@ export type {
   StagedLayer,
   WholeBlob,
 } from './layer-store.js';
+export type { AppliedLayer } from './shared-apply.js';
+export type { ContainerLayer } from './writable-layers.js';
 export type { LayerCompression } from './codec-process.js';
 export type { ArrivingPart, CompressedLayer, PlainLayer } from './ingest-layer.js';
 export type { LayerTree } from './layer-tasks.js';

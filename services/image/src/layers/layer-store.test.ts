@@ -109,8 +109,8 @@ describe.runIf(isRoot)('LayerStore', () => {
     expect(applied.map(({ sizeBytes }) => sizeBytes)).toEqual([3_000_003n, 3n]);
     expect(seen).toContain(readFileSync(blobs[0]?.blobPath ?? '').length);
     const chainIds = applied.map(({ chainId }) => chainId);
-    const layer = await store.createContainerLayer('c1', chainIds);
-    expect(await store.createContainerLayer('c1', chainIds)).toEqual(layer);
+    const layer = await store.writable.create('c1', chainIds);
+    expect(await store.writable.create('c1', chainIds)).toEqual(layer);
     const target = freshPath();
     mkdirSync(target);
     mountOverlay({ ...layer, target });
@@ -121,18 +121,18 @@ describe.runIf(isRoot)('LayerStore', () => {
     mkdirSync(join(target, 'd'));
     execFileSync('ln', [join(target, 'new'), join(target, 'd/same')]);
     umount(target);
-    expect(await store.containerLayerSize('c1')).toBe(500n);
-    await store.removeContainerLayer('c1');
-    await store.removeContainerLayer('c1');
+    expect(await store.writable.size('c1')).toBe(500n);
+    await store.writable.remove('c1');
+    await store.writable.remove('c1');
     expect(existsSync(layer.upper)).toBe(false);
   });
 
   it('gives a container without layers an empty one', async () => {
     const store = await openStore();
-    const { lower } = await store.createContainerLayer('c', []);
+    const { lower } = await store.writable.create('c', []);
     expect(lower).toHaveLength(1);
     expect(readdirSync(lower[0] ?? '')).toEqual([]);
-    await expect(store.createContainerLayer('d', [`sha256:${'0'.repeat(64)}`])).rejects.toThrow(/layer does not exist/);
+    await expect(store.writable.create('d', [`sha256:${'0'.repeat(64)}`])).rejects.toThrow(/layer does not exist/);
   });
 
   it('unpacks the same layer once for many callers, and outlives one of them', async () => {
@@ -279,8 +279,8 @@ describe.runIf(isRoot)('LayerStore', () => {
     const store = await openStore();
     const kept = await store.applyLayer(blobOf(tarOf({ a: '1' })));
     const dropped = await store.applyLayer(blobOf(tarOf({ b: '1' })));
-    await store.createContainerLayer('keep', [kept.chainId]);
-    await store.createContainerLayer('drop', [dropped.chainId]);
+    await store.writable.create('keep', [kept.chainId]);
+    await store.writable.create('drop', [dropped.chainId]);
     await store.sweep(new Set([kept.chainId]), new Set(['keep']));
     expect(store.chainIds()).toEqual([kept.chainId]);
     await stores.pop()?.[Symbol.asyncDispose]();
@@ -348,8 +348,8 @@ describe.runIf(isRoot)('LayerStore', () => {
   it('reads what a container has: as a layer, as a list, as a whole', async () => {
     const store = await openStore();
     const { chainId } = await store.applyLayer(blobOf(tarOf({ 'etc/passwd': 'root', gone: 'x', 'd/a': '1' })));
-    const { upper } = await store.createContainerLayer('c', [chainId]);
-    const tree = store.containerTree('c', [chainId]);
+    const { upper } = await store.writable.create('c', [chainId]);
+    const tree = store.writable.tree('c', [chainId]);
     const signal = new AbortController().signal;
     const layer = () =>
       store.ingestLayer({ source: tree, targetPath: freshPath(), parentChainId: chainId, claim: () => undefined });
@@ -358,11 +358,11 @@ describe.runIf(isRoot)('LayerStore', () => {
     mkdirSync(join(upper, 'proc'));
     for (const name of ['hosts', 'hostname', 'resolv.conf']) writeFileSync(join(upper, 'etc', name), '');
     writeFileSync(join(upper, '.dockerenv'), '');
-    expect(await store.listChanges(tree, signal)).toEqual([]);
+    expect(await store.writable.changes(tree, signal)).toEqual([]);
     expect((await layer()).diffId).toBe('sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef');
     mknod(join(upper, 'gone'), 0o020000, 0n);
     writeFileSync(join(upper, 'etc/passwd'), 'changed');
-    expect(await store.listChanges(tree, signal)).toEqual([
+    expect(await store.writable.changes(tree, signal)).toEqual([
       { path: '/etc', kind: 'modified' },
       { path: '/etc/passwd', kind: 'modified' },
       { path: '/gone', kind: 'deleted' },
@@ -373,13 +373,13 @@ describe.runIf(isRoot)('LayerStore', () => {
     expect(readdirSync(join(top, 'etc'))).toEqual(['passwd']);
     expect((await layer()).digest).toBe(committed.digest);
     const chunks: Buffer[] = [];
-    for await (const chunk of store.packContainer(tree, signal)) chunks.push(chunk);
+    for await (const chunk of store.writable.pack(tree, signal)) chunks.push(chunk);
     const names = execFileSync('tar', ['-tf', '-'], { input: Buffer.concat(chunks), encoding: 'utf8' }).split('\n');
     expect(names).toEqual(expect.arrayContaining(['d/a', 'etc/hosts', 'etc/passwd', 'proc/']));
     expect(names).not.toContain('gone');
     // Left early, and not begun at all: the thread is free again.
     writeFileSync(join(upper, 'large'), randomBytes(8_000_000));
-    for await (const _chunk of store.packContainer(tree, signal)) break;
-    expect(await failure(store.packContainer(tree, AbortSignal.abort()).next())).toMatch(/^cancelled/);
+    for await (const _chunk of store.writable.pack(tree, signal)) break;
+    expect(await failure(store.writable.pack(tree, AbortSignal.abort()).next())).toMatch(/^cancelled/);
   });
 });

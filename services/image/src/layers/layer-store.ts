@@ -1,11 +1,9 @@
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { once } from 'node:events';
-import { access, mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cancelled, dataLoss, isEngineError, notFound } from '@flotilla/errors';
-import type { TreeChange } from '@flotilla/layer-tar';
 import { hasCode } from '@flotilla/sys';
+import { isDirectory, removeLargeTree } from './directories.js';
 import { compressionOfFile } from './blob-compression.js';
 import type { LayerCompression } from './codec-process.js';
 import { BlobUnfinished } from './growing-blob.js';
@@ -13,13 +11,17 @@ import type { GrowingBlob } from './growing-blob.js';
 import { ingestLayer } from './ingest-layer.js';
 import type { CompressedLayer, IngestedLayer, PlainLayer } from './ingest-layer.js';
 import { LayerPaths, chainIdOf } from './layer-paths.js';
-import type { LayerTask, LayerTaskResult, LayerTree } from './layer-tasks.js';
+import { readRecord } from './layer-record.js';
+import type { LayerRecord } from './layer-record.js';
+import { waitForApply } from './shared-apply.js';
+import type { AppliedLayer, SharedApply } from './shared-apply.js';
+import type { LayerTask, LayerTaskResult } from './layer-tasks.js';
 import { LayerWorkers } from './layer-workers.js';
 import type { LayerThread } from './layer-workers.js';
-import { packToStream } from './pack-stream.js';
 import { registerError } from './register-error.js';
-import type { StorageDriver } from './storage-driver.js';
+import { stoppable } from './stoppable.js';
 import { headBytes, unpackBlob, unpackGrowing } from './unpack-blob.js';
+import { WritableLayers } from './writable-layers.js';
 
 export interface LayerStoreOptions {
   /** Threads that unpack at once; default: see LayerWorkers. */
@@ -84,47 +86,16 @@ export interface StagedLayer extends AsyncDisposable {
 /** A layer to unpack, from a blob that is there or, `growing`, one that is being downloaded. */
 export type LayerInput = LayerRequest & (WholeBlob | { growing: GrowingBlob });
 
-export interface AppliedLayer {
-  chainId: string;
-  /** Sum of the sizes of the layer's files. */
-  sizeBytes: bigint;
-}
-
-export interface ContainerLayer {
-  driver: StorageDriver;
-  /** Topmost first; empty with vfs, where `upper` is the whole root file system, and there only. */
-  lower: string[];
-  upper: string;
-  /** Empty with vfs. */
-  work: string;
-}
-
 /** What may be wrong with a layer on the disk. */
 export type LayerFault = 'missing' | 'record';
 
-interface LayerRecord {
-  diffId: string;
-  parentChainId: string | null;
-  sizeBytes: string;
-  /** The boot in which it was written; its files are on disk for sure only when `synced` lies beside. */
-  bootId: string;
-}
-
-interface Apply {
-  done: Promise<AppliedLayer>;
-  stop: AbortController;
-  waiters: number;
-  listeners: Set<(readBytes: number) => void>;
-}
-
 const syncDelayMs = 1000;
-const maxReaders = 8;
 const temporary = /^\.(tmp|trash)-/;
 /** The signal of work that nobody can stop. */
 const never = new AbortController().signal;
 
 /**
- * Unpacked layers, one directory per chain id, and the writable layers of containers.
+ * Unpacked layers, one directory per chain id, and beside them the writable layers of containers.
  *
  *     layers/<chain id hex>/{diff/, layer.json, synced}
  *     containers/<container id>/{diff/, work/}   or, with vfs,   containers/<container id>/tree/
@@ -137,12 +108,13 @@ export class LayerStore implements AsyncDisposable {
   readonly #paths: LayerPaths;
   readonly #bootId: string;
   readonly #workers: LayerWorkers;
-  /** Threads that read what containers have: they wait for clients, and unpacking must not wait for them. */
-  readonly #readers = new LayerWorkers(maxReaders);
+  /** The writable layers of containers. */
+  readonly writable: WritableLayers;
+  /** Temporary directories that are in use. */
   readonly #ingesting = new Set<string>();
   readonly #options: LayerStoreOptions;
   readonly #sizes = new Map<string, bigint>();
-  readonly #applying = new Map<string, Apply>();
+  readonly #applying = new Map<string, SharedApply>();
   readonly #unsynced = new Set<string>();
   readonly #background = new Set<Promise<void>>();
   #syncTimer: NodeJS.Timeout | undefined;
@@ -152,6 +124,13 @@ export class LayerStore implements AsyncDisposable {
     this.#bootId = bootId;
     this.#options = options;
     this.#workers = new LayerWorkers(options.parallelism);
+    this.writable = new WritableLayers({
+      paths: this.#paths,
+      workers: this.#workers,
+      inUse: this.#ingesting,
+      lowerDirs: (chainIds) => this.lowerDirs(chainIds),
+      discard: (directory, remove) => this.#discard(directory, remove),
+    });
   }
 
   /** Opens the store below `root` (the image service's directory) and clears away what an earlier end left half-made. */
@@ -219,7 +198,7 @@ export class LayerStore implements AsyncDisposable {
       const { apply, isShared } = await this.#join(input);
       if ('known' in apply) return apply.known;
       try {
-        return await waitFor(apply, input);
+        return await waitForApply(apply, input);
       } catch (error) {
         if (!(error instanceof BlobUnfinished && isShared)) throw error;
         await apply.done.catch(() => undefined);
@@ -228,7 +207,7 @@ export class LayerStore implements AsyncDisposable {
   }
 
   /** The work on a layer: what is there already, what somebody else has begun, or what begins now. */
-  async #join(input: LayerInput): Promise<{ apply: Apply | { known: AppliedLayer }; isShared: boolean }> {
+  async #join(input: LayerInput): Promise<{ apply: SharedApply | { known: AppliedLayer }; isShared: boolean }> {
     const chainId = chainIdOf(input.parentChainId, input.diffId);
     let apply = this.#applying.get(chainId);
     while (apply?.stop.signal.aborted === true) {
@@ -466,31 +445,6 @@ export class LayerStore implements AsyncDisposable {
     return sizeBytes;
   }
 
-  /** The tar of everything that a container's root file system shows; cancelled when it is left early. */
-  packContainer(tree: LayerTree, signal: AbortSignal): AsyncGenerator<Buffer> {
-    return packToStream(this.#readers, { tree, as: 'root file system' }, signal);
-  }
-
-  /** What a container has changed, sorted by path. */
-  async listChanges(tree: LayerTree, signal: AbortSignal): Promise<TreeChange[]> {
-    const stop = new Int32Array(new SharedArrayBuffer(4));
-    const halt = () => Atomics.store(stop, 0, 1);
-    signal.addEventListener('abort', halt, { once: true });
-    try {
-      const result = await this.#readers.withWorker(signal, (thread) => thread.run({ kind: 'changes', tree, stop }));
-      return result.changes ?? [];
-    } finally {
-      signal.removeEventListener('abort', halt);
-    }
-  }
-
-  /** Where a container's root file system lies, on the stack `chainIds` (lowest first). */
-  containerTree(containerId: string, chainIds: readonly string[], driver: StorageDriver = 'overlay2'): LayerTree {
-    const isCopy = driver === 'vfs';
-    const upper = join(this.#paths.container(containerId), isCopy ? 'tree' : 'diff');
-    return { upper, lower: this.lowerDirs(chainIds), isCopy };
-  }
-
   /** The directories of a stack given lowest first, as an overlay wants them: topmost first. */
   lowerDirs(chainIds: readonly string[]): string[] {
     for (const chainId of chainIds) this.sizeOf(chainId);
@@ -509,87 +463,11 @@ export class LayerStore implements AsyncDisposable {
     await this.#discard(this.#paths.layer(chainId));
   }
 
-  /** Makes the writable layer of a container on the stack `chainIds` (lowest first); a second call finds the first's. */
-  async createContainerLayer(
-    containerId: string,
-    chainIds: readonly string[],
-    driver: StorageDriver = 'overlay2',
-  ): Promise<ContainerLayer> {
-    if (driver === 'vfs') return this.#createCopy(containerId, chainIds);
-    const lower = chainIds.length === 0 ? [this.#paths.empty] : this.lowerDirs(chainIds);
-    const directory = this.#paths.container(containerId);
-    const layer = { driver, lower, upper: join(directory, 'diff'), work: join(directory, 'work') };
-    await mkdir(directory, { recursive: true, mode: 0o700 });
-    await mkdir(layer.upper, { recursive: true, mode: 0o755 });
-    await mkdir(layer.work, { recursive: true, mode: 0o700 });
-    return layer;
-  }
-
-  /** The whole tree is copied in a temporary directory, so that one that has its name is complete. */
-  async #createCopy(containerId: string, chainIds: readonly string[]): Promise<ContainerLayer> {
-    const directory = this.#paths.container(containerId);
-    const layer: ContainerLayer = { driver: 'vfs', lower: [], upper: join(directory, 'tree'), work: '' };
-    if (await isDirectory(layer.upper)) return layer;
-    const lower = this.lowerDirs(chainIds);
-    const temporaryDirectory = join(this.#paths.containers, `.tmp-${randomBytes(8).toString('hex')}`);
-    const tree = join(temporaryDirectory, 'tree');
-    const stop = new Int32Array(new SharedArrayBuffer(4));
-    this.#ingesting.add(temporaryDirectory);
-    try {
-      await this.#workers.withWorker(never, async (thread) => {
-        await mkdir(temporaryDirectory, { mode: 0o700 });
-        await mkdir(tree, { mode: 0o755 });
-        await thread.run({ kind: 'copy', lower, directory: tree, stop });
-      });
-      await rename(temporaryDirectory, directory);
-      return layer;
-    } catch (error) {
-      await removeLargeTree(temporaryDirectory);
-      throw error;
-    } finally {
-      this.#ingesting.delete(temporaryDirectory);
-    }
-  }
-
-  /** Removes what a container has written; it must be unmounted. Removing what is not there is fine. */
-  async removeContainerLayer(containerId: string): Promise<void> {
-    const directory = this.#paths.container(containerId);
-    const isCopy = await isDirectory(join(directory, 'tree'));
-    await this.#discard(directory, isCopy ? removeLargeTree : removeSmallTree);
-  }
-
-  /** As `containerLayerSize`, of a whole copy: the files that differ from the layers. */
-  async changedSize(tree: LayerTree, signal: AbortSignal): Promise<bigint> {
-    const stop = new Int32Array(new SharedArrayBuffer(4));
-    const halt = () => Atomics.store(stop, 0, 1);
-    signal.addEventListener('abort', halt, { once: true });
-    try {
-      const task: LayerTask = { kind: 'measureChanges', tree, stop };
-      return BigInt((await this.#workers.withWorker(signal, (thread) => thread.run(task))).fileBytes);
-    } finally {
-      signal.removeEventListener('abort', halt);
-    }
-  }
-
-  /** Sum of the sizes of the files that a container has written (SizeRw), files with several names counted once. */
-  async containerLayerSize(containerId: string, signal: AbortSignal = never): Promise<bigint> {
-    const stop = new Int32Array(new SharedArrayBuffer(4));
-    const halt = () => Atomics.store(stop, 0, 1);
-    const path = join(this.#paths.container(containerId), 'diff');
-    signal.addEventListener('abort', halt, { once: true });
-    try {
-      const measured = await this.#workers.withWorker(signal, (thread) => thread.run({ kind: 'measure', path, stop }));
-      return BigInt(measured.fileBytes);
-    } finally {
-      signal.removeEventListener('abort', halt);
-    }
-  }
-
   /** Removes every layer and every container's layer that is not listed. Layers that are being applied stay. */
   async sweep(keepChainIds: ReadonlySet<string>, keepContainers: ReadonlySet<string>): Promise<void> {
     for (const chainId of this.chainIds()) if (!keepChainIds.has(chainId)) await this.remove(chainId);
     for (const name of await readdir(this.#paths.containers)) {
-      if (!keepContainers.has(name) && !temporary.test(name)) await this.removeContainerLayer(name);
+      if (!keepContainers.has(name) && !temporary.test(name)) await this.writable.remove(name);
     }
   }
 
@@ -659,15 +537,10 @@ export class LayerStore implements AsyncDisposable {
 
   /** Digest of a file, read by a worker. */
   async digestFile(path: string, algorithm: string, signal: AbortSignal): Promise<string> {
-    const stop = new Int32Array(new SharedArrayBuffer(4));
-    const halt = () => Atomics.store(stop, 0, 1);
-    signal.addEventListener('abort', halt, { once: true });
-    try {
+    return stoppable(signal, async (stop) => {
       const task: LayerTask = { kind: 'digest', path, algorithm, stop };
       return (await this.#workers.withWorker(signal, (thread) => thread.run(task))).digest;
-    } finally {
-      signal.removeEventListener('abort', halt);
-    }
+    });
   }
 
   /** Waits for what was begun in the background (removals) so far. */
@@ -725,67 +598,7 @@ export class LayerStore implements AsyncDisposable {
     if (this.#unsynced.size > 0) this.#inBackground(this.sync());
     await Promise.all(this.#background);
     await this.#workers[Symbol.asyncDispose]();
-    await this.#readers[Symbol.asyncDispose]();
-  }
-}
-
-/** Waits for a shared piece of work, as one who is counted already; the last one to give up stops it. */
-async function waitFor(apply: Apply, { signal, onProgress }: LayerRequest): Promise<AppliedLayer> {
-  if (onProgress !== undefined) apply.listeners.add(onProgress);
-  let giveUp: (() => void) | undefined;
-  const gaveUp = new Promise<never>((_, reject) => {
-    giveUp = () => reject(cancelled('cancelled'));
-    signal?.addEventListener('abort', giveUp, { once: true });
-    if (signal?.aborted === true) giveUp();
-  });
-  try {
-    return await Promise.race([apply.done, gaveUp]);
-  } finally {
-    if (giveUp !== undefined) signal?.removeEventListener('abort', giveUp);
-    if (onProgress !== undefined) apply.listeners.delete(onProgress);
-    if (--apply.waiters === 0) apply.stop.abort();
-  }
-}
-
-/** What a container has written is mostly next to nothing. */
-async function removeSmallTree(directory: string): Promise<void> {
-  await rm(directory, { recursive: true, force: true, maxRetries: 3 });
-}
-
-/** A layer may hold thousands of files: a child removes them, so that neither this thread nor libuv's are kept busy. */
-async function removeLargeTree(directory: string): Promise<void> {
-  await once(spawn('rm', ['-rf', '--', directory], { stdio: 'ignore' }), 'close').catch(() => undefined);
-  await removeSmallTree(directory); // what is left, also when there was no child
-}
-
-async function readRecord(directory: string): Promise<LayerRecord | undefined> {
-  let text: string;
-  try {
-    text = await readFile(join(directory, 'layer.json'), 'utf8');
-  } catch (error) {
-    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return undefined;
-    throw error;
-  }
-  try {
-    const value: unknown = JSON.parse(text);
-    return isRecord(value) ? value : undefined;
-  } catch {
-    return undefined; // cut short by a power failure
-  }
-}
-
-function isRecord(value: unknown): value is LayerRecord {
-  if (typeof value !== 'object' || value === null) return false;
-  const record = value as Partial<LayerRecord>;
-  return typeof record.bootId === 'string' && typeof record.sizeBytes === 'string' && /^\d+$/.test(record.sizeBytes);
-}
-
-async function isDirectory(path: string): Promise<boolean> {
-  try {
-    return (await stat(path)).isDirectory();
-  } catch (error) {
-    if (hasCode(error, 'ENOENT', 'ENOTDIR')) return false;
-    throw error;
+    await this.writable[Symbol.asyncDispose]();
   }
 }
 

@@ -25,7 +25,7 @@ export const containerContentRpc = (deps: CommitDeps, exchangeDir: string): Hand
     { signal }: CallContext,
   ) {
     const changes = await deps.readers.read(containerId, signal, (reading) =>
-      deps.layers.listChanges(reading.tree, reading.signal),
+      deps.layers.writable.changes(reading.tree, reading.signal),
     );
     for (let at = 0; at < changes.length; at += batchSize) {
       const batch = changes.slice(at, at + batchSize);
@@ -41,7 +41,7 @@ export const containerContentRpc = (deps: CommitDeps, exchangeDir: string): Hand
   exportContainer: serverStream(
     ({ containerId, exchangeName }: image.ExportContainerRequest, { signal }: CallContext) => {
       const data = deps.readers.stream(containerId, signal, (reading) =>
-        deps.layers.packContainer(reading.tree, reading.signal),
+        deps.layers.writable.pack(reading.tree, reading.signal),
       );
       return sendDownload(data, exchangeDir, exchangeName, signal);
     },
