@@ -161,6 +161,31 @@ describe.skipIf(!canRun)('kill -9 of the container service (needs root, shim, ru
     expect([...engine.peers.volumes.volumes.values()].flatMap((v) => [...v.holders])).toEqual([]);
   });
 
+  it('releases at once what a create held that it cut off, however young', async () => {
+    const { images, volumes } = engine.peers;
+    images.keepsYoung = volumes.keepsYoung = true;
+    let go: (() => void) | undefined;
+    const isHeld = new Promise<void>((resolve) => {
+      volumes.afterAcquire = () =>
+        new Promise((answer) => {
+          go = answer;
+          resolve();
+        });
+    });
+    const creating = create(['true'], { name: 'cut', config: { volumes: ['/v'] } });
+    await isHeld;
+    volumes.afterAcquire = () => Promise.resolve();
+    await service.kill();
+    go?.();
+    // The request is repeated, and makes a container of its own.
+    const id = await creating;
+    await expect.poll(() => [...images.layers.keys()]).toEqual([id]);
+    await expect.poll(() => [...volumes.volumes.values()].map(({ holders }) => [...holders])).toEqual([[id]]);
+    await remove('cut');
+    images.keepsYoung = volumes.keepsYoung = false;
+    expect(engine.leftovers()).toEqual([]);
+  });
+
   it('waits for peers that are being restarted', async () => {
     const name = 'patient';
     const outage = engine.restartPeers(700);

@@ -15,6 +15,8 @@ export class FakeImages {
   readonly root: string;
   /** What every release of a layer fails with. */
   failure: string | undefined;
+  /** As the real one does for a while: a reconciliation releases nothing. */
+  keepsYoung = false;
 
   constructor(root: string) {
     this.root = root;
@@ -68,6 +70,7 @@ export class FakeImages {
     }),
     getContainerLayerUsage: unary(() => Promise.resolve({ sizeRwBytes: 10n, sizeRootFsBytes: 1000n })),
     reconcileHolders: unary(({ liveContainerIds }: image.ReconcileHoldersRequest) => {
+      if (this.keepsYoung) return Promise.resolve({ released: [] });
       const released = [...this.layers.keys()].filter((id) => !liveContainerIds.includes(id));
       for (const id of released) this.#release(id);
       return Promise.resolve({ released });
@@ -85,6 +88,10 @@ export class FakeVolumes {
   readonly volumes = new Map<string, { anonymous: boolean; holders: Set<string>; destination: string }>();
   readonly mounted = new Set<string>();
   readonly root: string;
+  /** As the real one does for a while: a reconciliation releases nothing. */
+  keepsYoung = false;
+  /** Runs after a volume was acquired and before the answer. */
+  afterAcquire: () => Promise<void> = () => Promise.resolve();
 
   constructor(root: string) {
     this.root = root;
@@ -95,7 +102,7 @@ export class FakeVolumes {
   }
 
   readonly handlers = {
-    acquireVolume: unary(({ holder, name, destination }: volume.AcquireVolumeRequest) => {
+    acquireVolume: unary(async ({ holder, name, destination }: volume.AcquireVolumeRequest) => {
       const id = holder?.containerId ?? '';
       const same = [...this.volumes].find(
         ([, v]) => name === '' && v.anonymous && v.destination === destination && v.holders.has(id),
@@ -106,7 +113,8 @@ export class FakeVolumes {
       this.volumes.set(actual, entry);
       mkdirSync(this.pathOf(actual), { recursive: true });
       const made = volume.Volume.fromPartial({ name: actual, driver: 'local', mountpoint: this.pathOf(actual) });
-      return Promise.resolve({ volume: made, created: true, revision: 1n });
+      await this.afterAcquire();
+      return { volume: made, created: true, revision: 1n };
     }),
     releaseVolumes: unary(({ containerId, removeAnonymous }: volume.ReleaseVolumesRequest) => {
       return Promise.resolve({ removed: this.#release(containerId, removeAnonymous), revision: 1n });
@@ -120,6 +128,7 @@ export class FakeVolumes {
       return Promise.resolve({});
     }),
     reconcileHolders: unary(({ liveContainerIds }: volume.ReconcileHoldersRequest) => {
+      if (this.keepsYoung) return Promise.resolve({ released: [] });
       const dead = new Set(
         [...this.volumes.values()].flatMap((v) => [...v.holders]).filter((id) => !liveContainerIds.includes(id)),
       );

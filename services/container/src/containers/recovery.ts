@@ -15,6 +15,8 @@ import { isLive, transition } from './state.js';
 const atOnce = 8;
 const reconcileEveryMs = 60 * 60_000;
 const reconcileRetryMs = 5000;
+/** Peers do not release what is younger than half a minute, and a call of the process before may still have been under way. */
+const reconcileAgainMs = 40_000;
 /** Shown for a container whose end nobody saw. */
 const unknownExitCode = 137;
 
@@ -96,9 +98,11 @@ export class Recovery implements AsyncDisposable {
     const { ender, starter } = this.#containers.recoveryParts;
     const state = stateOf(record);
     if (state === 'creating') {
-      // Layer and volume references are dropped by the reconciliation: their holder is no longer in the list.
       await rm(containerDir(this.#context.settings, id), { recursive: true, force: true });
       await this.#context.store.commit((batch) => batch.remove(id));
+      // If this comes to nothing, the reconciliation does it: their holder is no longer in the list.
+      const { images, volumes } = this.#context.peers;
+      this.#inBackground('undo create', () => Promise.all([images.releaseLayer(id), volumes.releaseAll(id, true)]));
       return;
     }
     if (isLive(state)) {
@@ -211,13 +215,16 @@ export class Recovery implements AsyncDisposable {
     }
   }
 
-  /** Tell the peers which containers exist, now and every hour; again soon while one cannot be told. */
-  #reconcile(): void {
+  /** Tell the peers which containers exist, now, soon again, and every hour; sooner while one cannot be told. */
+  #reconcile(nextMs = reconcileAgainMs): void {
     this.#inBackground('reconcile', async () => {
       const told = await Promise.all([this.#tellHolders(), this.#tellSandboxes()]);
       if (this.#stop.signal.aborted) return;
-      const delayMs = told.every(Boolean) ? reconcileEveryMs : reconcileRetryMs;
-      this.#reconcileTimer = setTimeout(() => this.#reconcile(), delayMs);
+      const isTold = told.every(Boolean);
+      this.#reconcileTimer = setTimeout(
+        () => this.#reconcile(isTold ? reconcileEveryMs : nextMs),
+        isTold ? nextMs : reconcileRetryMs,
+      );
       this.#reconcileTimer.unref();
     });
   }
