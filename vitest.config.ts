@@ -49,7 +49,7 @@ export default defineConfig({
         ssr,
         test: {
           name: 'e2e',
-          include: ['test/e2e/**/*.test.ts', 'test/chaos/**/*.test.ts'],
+          include: ['test/{e2e,chaos,soak}/**/*.test.ts'],
           testTimeout: 180_000,
           hookTimeout: 180_000,
           expect: expectOptions,
