@@ -7,29 +7,14 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { takeFootprint, type Footprint } from '../e2e/footprint.js';
 import { killProcess } from '../e2e/kill-process.js';
 import { startTestEngine, type TestEngine } from '../e2e/test-engine.js';
+import { isLong, random, rounds, seed } from './chance.js';
 import { look, type Phase, phases, prepareSubject, removeSubject, SUBJECT, settled, shimOf } from './subject.js';
-
-// CHAOS_ROUNDS=50 npm run test:chaos: every cell so often. Without it: one round, and only of the cells in `short`.
-const rounds = Number(process.env['CHAOS_ROUNDS'] ?? 1);
-const isLong = process.env['CHAOS_ROUNDS'] !== undefined;
-const seed = Number(process.env['CHAOS_SEED'] ?? (isLong ? Date.now() % 1_000_000 : 1));
 
 const victims = ['container', 'image', 'network', 'api-gateway', 'shim', 'all'] as const;
 type Victim = (typeof victims)[number];
 
 /** Lines of one pipe buffer: what a kill may cost a log at most (docs/architecture.md). */
 const MOST_LOST_BYTES = 65_536;
-
-/** Repeatable numbers from 0 to 1 (mulberry32). */
-function random(from: number): () => number {
-  let state = from >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 describe(`kill -9 of anything at any instant (seed ${seed})`, () => {
   let t: TestEngine;

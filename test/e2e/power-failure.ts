@@ -51,14 +51,11 @@ export async function startFragileEngine(mountOptions: readonly string[]): Promi
       rmSync(t.engine.socket, { force: true });
       emptyNetwork(t);
       removeCgroups(t.namespace.name);
-      await disk?.mountAgain();
+      disk?.mountAgain();
       writeFileSync(`${t.directory}/${bootId}`, `${randomUUID()}\n`);
       await t.engine.start();
     },
-    async [Symbol.asyncDispose]() {
-      await t[Symbol.asyncDispose]();
-      await disk?.released();
-    },
+    [Symbol.asyncDispose]: () => t[Symbol.asyncDispose](),
   };
 }
 

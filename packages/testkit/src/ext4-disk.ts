@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, rmdirSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync, rmdirSync } from 'node:fs';
 import { type Call, bind, checkResult } from '@flotilla/sys';
 import { waitFor } from './wait-for.js';
 
@@ -24,8 +24,8 @@ export interface Ext4Disk {
    * the file system fails with EIO.
    */
   cutPower(): void;
-  /** After `cutPower`, when nobody uses it any more: the journal is replayed, and it is as the next boot finds it. */
-  mountAgain(): Promise<void>;
+  /** After `cutPower`: the journal is replayed, and it is as the next boot finds it. */
+  mountAgain(): void;
   /** Resolves when nobody uses it any more after it was unmounted. */
   released(): Promise<void>;
 }
@@ -37,11 +37,9 @@ export function mountExt4Disk(file: string, target: string, options: Ext4DiskOpt
   execFileSync('truncate', ['-s', `${mebibytes}M`, file]);
   const count = inodes === undefined ? [] : ['-N', String(inodes)];
   execFileSync('mkfs.ext4', ['-q', '-m', '0', ...count, '-E', 'lazy_itable_init=0', file]);
-  const mount = () => execFileSync('mount', ['-o', ['loop', ...mountOptions].join(), file, target], { stdio: 'pipe' });
-  const released = () =>
-    waitFor(() => !execFileSync('losetup', ['-ln', '-O', 'BACK-FILE'], { encoding: 'utf8' }).includes(file), {
-      what: 'the loop device to be gone',
-    }).then(() => undefined);
+  let current = file;
+  const mount = () =>
+    execFileSync('mount', ['-o', ['loop', ...mountOptions].join(), current, target], { stdio: 'pipe' });
   mount();
   rmdirSync(`${target}/lost+found`);
   return {
@@ -54,12 +52,18 @@ export function mountExt4Disk(file: string, target: string, options: Ext4DiskOpt
         closeSync(fd);
       }
     },
-    async mountAgain() {
+    mountAgain() {
       execFileSync('umount', ['-l', target]);
-      // As long as somebody has it open it would be the file system that is shut down.
-      await released();
+      // Whoever has copied the mounts meanwhile keeps the one that is shut down: another file is another file system.
+      const next = `${current}+`;
+      execFileSync('cp', ['--sparse=always', current, next]);
+      rmSync(current);
+      current = next;
       mount();
     },
-    released,
+    async released() {
+      const files = () => execFileSync('losetup', ['-ln', '-O', 'BACK-FILE'], { encoding: 'utf8' });
+      await waitFor(() => !files().includes(current), { what: 'the loop device to be gone' });
+    },
   };
 }
