@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { once } from 'node:events';
+import { once, setMaxListeners } from 'node:events';
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   EngineError,
@@ -342,6 +342,31 @@ describe('backpressure', () => {
     let read = 1;
     for await (const _ of messages) read += 1;
     expect(read).toBe(2000);
+  });
+
+  it('goes on when hundreds of streams are given up while much is under way', async () => {
+    let go = deferred<undefined>();
+    await start({
+      many: serverStream(async function* () {
+        yield { text: 'begun' };
+        await go.promise;
+        for (;;) yield { text: big.slice(0, 4096) };
+      }),
+      one: unary(({ text }) => Promise.resolve({ text })),
+    });
+    const caller = client();
+    for (let round = 0; round < 4; round += 1) {
+      const stop = new AbortController();
+      setMaxListeners(0, stop.signal);
+      const streams = Array.from({ length: 400 }, () => caller.many({ text: '' }, { signal: stop.signal }));
+      await Promise.all(streams.map((stream) => stream.next()));
+      go.resolve(undefined);
+      await nextTurn();
+      stop.abort();
+      expect(await caller.one({ text: String(round) }, call)).toEqual({ text: String(round) });
+      await Promise.allSettled(streams.map((stream) => stream.next()));
+      go = deferred();
+    }
   });
 
   it('a client stream waits for a slow handler', async () => {

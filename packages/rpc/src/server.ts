@@ -16,6 +16,7 @@ import { HealthControl, healthEntry } from './health.js';
 import { CallMetrics } from './metrics.js';
 import { kindOf } from './method-types.js';
 import type { AnyMethod } from './method-types.js';
+import { widenSendBuffers } from './send-buffers.js';
 import { markedDeserializer } from './stream-end.js';
 import { reflectionEntry } from './reflection.js';
 import { bindHandler, checkHandler } from './server-calls.js';
@@ -94,6 +95,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       ? await serverCredentials(listen.tls)
       : ServerCredentials.createInsecure();
   if (listen.kind === 'unix') await prepareSocketPath(listen.path);
+  // Who has no services of its own sends nothing in bulk.
+  const widened = listen.kind === 'unix' && options.services.length > 0 ? widenSendBuffers(listen.path) : undefined;
   const port = await bind(server, bindTarget(listen), credentials);
   if (listen.kind === 'unix') await restrictSocket(listen.path);
 
@@ -111,6 +114,7 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       await drained;
       clearTimeout(timer);
       server.forceShutdown();
+      widened?.[Symbol.dispose]();
     },
   };
 }

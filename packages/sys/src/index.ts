@@ -29,6 +29,7 @@ export type { Pipe } from './pipes.js';
 export { processStartTime } from './processes.js';
 export { spawnSession } from './spawn.js';
 export type { SpawnedProgram } from './spawn.js';
+export { setSendBuffer } from './sockets.js';
 export { SysError, errnoName, hasCode } from './sys-error.js';
 export { UnixDatagramSocket } from './unix-datagram.js';
 export { attachClone, attachTree, cloneMount, openBeneath } from './trees.js';
