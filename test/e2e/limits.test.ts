@@ -22,9 +22,9 @@ describe('many at once and too much', () => {
   const statusesOf = (answers: readonly RawAnswer[]): number[] => answers.map(({ status }) => status).sort();
   const messageOf = ({ json }: RawAnswer): string => (json as { message: string }).message;
 
-  it('of a hundred creates of one name one succeeds', async () => {
+  it('of a thousand creates of one name one succeeds', async () => {
     const footprint = await takeFootprint(t);
-    const answers = await Promise.all(Array.from({ length: 100 }, () => create('wanted')));
+    const answers = await Promise.all(Array.from({ length: 1000 }, () => create('wanted')));
     const [made, ...more] = answers.filter(({ status }) => status === 201);
     expect(more).toEqual([]);
     const { Id: id } = made?.json as { Id: string };
@@ -112,6 +112,31 @@ describe('many at once and too much', () => {
     expect(answer.status, answer.body.slice(0, 300)).toBe(400);
     expect(answer.body.length).toBeLessThan(2000);
     expect(await t.ok('ps', '-aq')).toBe('');
+  });
+
+  it('names and labels have no limit of length but that of a request', async () => {
+    const footprint = await takeFootprint(t);
+    const [name, renamed] = ['n'.repeat(4000), 'r'.repeat(4000)];
+    await t.ok('network', 'create', 'wide');
+    const label = { [`key.${'k'.repeat(60_000)}`]: 'v'.repeat(mebibyte) };
+    const answer = await create(name, { Labels: label, HostConfig: { NetworkMode: 'wide' } });
+    expect([answer.status, answer.body.slice(0, 300)]).toEqual([201, expect.stringContaining('"Id"')]);
+    await t.ok('start', name);
+    expect(await t.ok('ps', '--no-trunc', '--format', '{{.Names}}')).toBe(name);
+    const { Config: shown } = (await send('GET', `/containers/${name}/json`)).json as { Config: { Labels: object } };
+    expect(shown.Labels).toEqual(label);
+    await t.ok('rename', name, renamed);
+    expect(await t.ok('ps', '-q', '--filter', `name=^${renamed}$`)).not.toBe('');
+    expect(await t.ok('exec', renamed, 'echo', 'inside')).toBe('inside');
+    await t.ok('rm', '-f', renamed);
+    await t.ok('network', 'rm', 'wide');
+    for (const [kind, refusal] of [
+      [await send('POST', '/volumes/create', { Name: 'v'.repeat(256) }), /volume name is too long/],
+      [await create('n'), /Invalid container name \(n\), only \[a-zA-Z0-9\]/],
+    ] as const) {
+      expect([kind.status, messageOf(kind)]).toEqual([400, expect.stringMatching(refusal)]);
+    }
+    await footprint.expectUnchanged();
   });
 
   it('ten thousand labels and a long command are fine', async () => {
