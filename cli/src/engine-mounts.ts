@@ -17,12 +17,12 @@ export const sharedDirectories = (dataRoot: string, execRoot: string): string[] 
   join(execRoot, 'containers'),
 ];
 
-/** Make the shared directories and their mounts; what is there from before (containers run on it) stays. */
+/** Make the shared directories, closed to others until their service opens them, and their mounts; what is there from before (containers run on it) stays. */
 export async function mountSharedDirectories(directories: readonly string[]): Promise<void> {
   const mounted = new Set(mountPoints());
   await Promise.all(
     directories.map(async (dir) => {
-      mkdirSync(dir, { recursive: true, mode: 0o711 });
+      mkdirSync(dir, { recursive: true, mode: 0o700 });
       await run('mount', mounted.has(dir) ? ['--make-rshared', dir] : ['--bind', '--make-rshared', dir, dir]);
     }),
   );

@@ -120,6 +120,16 @@ describe.each([
     await t.ok('run', '--rm', '-v', 'shared:/etc', 'busybox', 'sh', '-c', 'echo x > /etc/new; chown web /etc/new');
     const data = join(t.engine.dataRoot, 'volumes/shared/_data');
     expect([lstatSync(join(data, 'passwd')).uid, lstatSync(join(data, 'new')).uid]).toEqual([0, 1000]);
+    // A set-user-id program among them would be the machine's root's.
+    const look = (path: string) => execFileSync('stat', [path], { uid: 65_534, gid: 65_534, stdio: 'pipe', cwd: '/' });
+    look(t.engine.dataRoot);
+    for (const closed of [data, ...['layers', 'containers'].map((name) => join(t.engine.dataRoot, 'image', name))]) {
+      expect(() => look(closed)).toThrow('Permission denied');
+    }
+    for (const userns of ['', 'host']) {
+      const run = ['run', '--rm', `--userns=${userns}`, '--user', '1000', '-v', 'shared:/v', 'busybox'];
+      expect(await t.ok(...run, 'sh', '-c', 'echo x > /v/new; stat -c %u /v/passwd')).toBe('0');
+    }
     const inside = (...options: string[]) =>
       t.ok(
         'run',

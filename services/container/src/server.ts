@@ -1,4 +1,4 @@
-import { mkdir } from 'node:fs/promises';
+import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContainerConfig } from '@flotilla/config';
 import { startOutboxPublisher } from '@flotilla/events';
@@ -72,7 +72,9 @@ export async function startContainerService(
   try {
     const settings = settingsOf(config);
     warnOfLogOptions(settings, log);
-    await mkdir(settings.bundlesDir, { recursive: true, mode: 0o711 });
+    await mkdir(settings.bundlesDir, { recursive: true });
+    // The roots of remapped containers get through to their root file systems; each bundle is closed by itself.
+    await chmod(settings.bundlesDir, 0o711);
     await mkdir(join(settings.dataDir, 'containers'), { recursive: true, mode: 0o710 });
     await mkdir(archiveRoot(settings), { recursive: true, mode: 0o700 });
     const dbOptions = { service: 'container', schemaVersion, clock };

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { chmod, link, mkdir, readdir, stat, symlink, writeFile } from 'node:fs/promises';
@@ -31,12 +32,28 @@ describe('create, get, list, remove', () => {
     });
     expect(Math.abs(Number(made?.createdAt?.seconds ?? 0n) - Date.now() / 1000)).toBeLessThan(5);
     expect(revision).toBeGreaterThan(0n);
-    expect(await mode(join(root, 'volumes'))).toBe('701');
+    expect(await mode(join(root, 'volumes'))).toBe('700');
     expect(await mode(join(root, 'volumes/data'))).toBe('701');
     expect(await mode(pathOf('data'))).toBe('755');
     expect((await client.getVolume({ name: 'data' }, deadline)).volume).toEqual(made);
     expect((await client.listVolumes({}, deadline)).volumes).toEqual([made]);
   });
+
+  it.skipIf(process.getuid?.() !== 0)(
+    'lets nobody but root to files, also in a directory that an engine before left open',
+    async () => {
+      await using service = await makeVolumeService();
+      const { client, root, pathOf } = service;
+      await client.createVolume(named('data'), deadline);
+      const look = (path: string) =>
+        execFileSync('stat', [path], { uid: 65_534, gid: 65_534, stdio: 'pipe', cwd: '/' });
+      await chmod(root, 0o711);
+      look(root);
+      expect(() => look(pathOf('data'))).toThrow('Permission denied');
+      await service.restart(() => chmod(join(root, 'volumes'), 0o711));
+      expect(() => look(pathOf('data'))).toThrow('Permission denied');
+    },
+  );
 
   it('returns the volume that exists, and refuses another driver or other options', async () => {
     await using service = await makeVolumeService();

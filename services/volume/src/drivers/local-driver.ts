@@ -33,7 +33,9 @@ export class LocalDriver implements VolumeDriver {
 
   /** @param root `<data-root>/volumes`. It is made a shared mount, so that volumes mounted here are seen in the container service's mount namespace. */
   static async open(root: string, log: Logger): Promise<LocalDriver> {
-    await makeDirectory(root, 0o701);
+    await makeDirectory(root, 0o700);
+    // Files of root's in a volume may be programs that run as root whoever starts them. One of an engine before is open to all.
+    await chmod(root, 0o700);
     await makeDirectory(join(root, removedDir), 0o700);
     try {
       makeShared(root);
