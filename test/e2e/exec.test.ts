@@ -72,6 +72,16 @@ describe('exec', () => {
     expect(await inspect(id)).toMatchObject({ Running: false, ExitCode: code });
   });
 
+  it('a working directory that is not there', async () => {
+    const result = await t.docker(['exec', '-w', '/nowhere', 'box', 'true']);
+    expect(result.code).toBe(127);
+    expect(result.stdout).toMatch(/chdir to cwd \("\/nowhere"\).*: no such file or directory/);
+    const id = await create({ Cmd: ['true'], WorkingDir: '/nowhere' });
+    const answer = await send('POST', `/exec/${id}/start`, { Detach: true });
+    expect(answer.status).toBe(400);
+    expect(await inspect(id)).toMatchObject({ Running: false, ExitCode: 127 });
+  });
+
   it('a terminal has its size and is resized', async () => {
     const id = await create({
       Cmd: ['sh', '-c', 'stty size; while [ ! -e /tmp/resized ]; do sleep 0.05; done; stty size'],

@@ -207,7 +207,8 @@ export class Execs implements AsyncDisposable {
   }
 
   async #failed(record: ExecRecord, error: unknown, { detach }: ExecStartOptions): Promise<StartedExec> {
-    const exitCode = error instanceof RuntimeFailure ? error.exitCode : 126;
+    const isTheirs = error instanceof RuntimeFailure && error.exitCode !== 125;
+    const exitCode = isTheirs ? error.exitCode : 126;
     const ended: ExecRecord = { ...record, state: 'ended', exitCode, changedAtMs: Date.now() };
     await this.#store.put(ended);
     const message = messageOf(error);
@@ -215,7 +216,6 @@ export class Execs implements AsyncDisposable {
       return { record: ended, session: undefined, failure: message, ended: Promise.resolve(ended) };
     }
     if (isEngineError(error)) throw error;
-    const isTheirs = error instanceof RuntimeFailure && exitCode !== 125;
     throw isTheirs ? invalidArgument(message, { cause: error }) : internal(message, { cause: error });
   }
 

@@ -13,7 +13,8 @@ describe('errors of the runtime', () => {
     [`${CREATE} exec: "/etc": permission denied: unknown`, 126],
     [`${CREATE} exec: "/x": is a directory: unknown`, 126],
     [`${CREATE} error mounting "/no/such" to rootfs at "/x": stat /no/such: no such file or directory: unknown`, 125],
-    [`${CREATE} error during container init: chdir to cwd ("/zz"): no such file or directory: unknown`, 125],
+    [`${CREATE} error during container init: chdir to cwd ("/zz"): no such file or directory: unknown`, 127],
+    [`${CREATE} chdir to cwd ("/zz") set in config.json failed: permission denied: unknown`, 126],
     ['unable to retrieve OCI runtime error (...): exec: "x": executable file not found in $PATH: unknown', 125],
   ])('%s: %i', (text, exitCode) => {
     expect(exitCodeOfRuntimeError(text)).toBe(exitCode);

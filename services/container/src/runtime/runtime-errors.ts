@@ -2,14 +2,14 @@ import { RuntimeFailure } from './runtime.js';
 import { TtrpcError } from './ttrpc-client.js';
 
 /**
- * Tell from a runtime's text how the docker CLI ends. Only texts about the program (`exec: "..."`) count: a missing mount source says
- * "no such file" too. Source: moby/moby daemon/errors.go, setExitCodeFromError.
+ * Tell from a runtime's text how the docker CLI ends. Only texts about the program (`exec: "..."`) and its working directory count: a
+ * missing mount source says "no such file" too. Source: moby/moby daemon/errors.go, setExitCodeFromError.
  */
 export function exitCodeOfRuntimeError(text: string): 125 | 126 | 127 {
   // The runtime itself cannot be run.
   if (text.includes('unable to retrieve OCI runtime error')) return 125;
   if (text.includes('executable file not found in $PATH')) return 127;
-  const about = /exec: \\?"/.exec(text);
+  const about = /exec: \\?"|chdir to cwd/.exec(text);
   if (about === null) return 125;
   const rest = text.slice(about.index);
   if (rest.includes('no such file or directory')) return 127;
