@@ -4,6 +4,7 @@ export { expectNoLeaks, snapshotKernelState } from './kernel-state.js';
 export type { KernelState, LeakScope } from './kernel-state.js';
 export { receiveDatagrams, receiveStreams, receiveUnixDatagrams } from './log-receivers.js';
 export type { LogReceiver, StreamReceiverOptions } from './log-receivers.js';
+export { memoryInUse } from './memory-in-use.js';
 export { startNats } from './nats.js';
 export type { TestNats } from './nats.js';
 export { makeTempDir } from './temp-dir.js';

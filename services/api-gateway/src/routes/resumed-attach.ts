@@ -1,6 +1,7 @@
 import { internal, isEngineError, notFound } from '@flotilla/errors';
 import type { container } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
+import { ClientInput } from './client-input.js';
 import type { ClientStream } from './client-stream.js';
 import type { GatewayContext } from './gateway-context.js';
 import { resumed } from './resumed-stream.js';
@@ -60,12 +61,11 @@ async function* requestsOf(
   input: ClientInput | undefined,
   isAccepted: Promise<boolean>,
 ): AsyncGenerator<Request> {
+  const chunks = input?.chunks();
   yield { frame: { $case: 'start', value: start } };
   // What is taken from the client before somebody has accepted it would be lost with a service that dies.
-  if (input === undefined || !(await isAccepted)) return;
-  for (let chunk = await input.next(); chunk !== undefined; chunk = await input.next()) {
-    yield { frame: { $case: 'stdin', value: chunk } };
-  }
+  if (chunks === undefined || !(await isAccepted)) return;
+  for await (const value of chunks) yield { frame: { $case: 'stdin', value } };
 }
 
 const brokenOff = (): Error =>
@@ -73,55 +73,6 @@ const brokenOff = (): Error =>
 
 const lostWithContainer = (cause: unknown): Error =>
   notFound('the end of the output is lost: the container was removed while the container service restarted', { cause });
-
-/** What the client sends, over all calls that it goes to. */
-class ClientInput {
-  readonly #source: AsyncIterator<Buffer>;
-  /** Asked of the client and not given to a call yet. */
-  #pending: Promise<IteratorResult<Buffer>> | undefined;
-  #letGo = deferred<undefined>();
-  #sent = 0;
-  #taken = 0;
-  /** Sent before the present call. */
-  #before = 0;
-
-  constructor(source: AsyncIterable<Buffer>) {
-    this.#source = source[Symbol.asyncIterator]();
-  }
-
-  /** Whether all that was sent has reached the container. */
-  get isSettled(): boolean {
-    return this.#sent === this.#taken;
-  }
-
-  noteTaken(inThisCall: number): void {
-    this.#taken = this.#before + inThisCall;
-  }
-
-  /** Undefined: the client has closed its side, or the call is over. */
-  async next(): Promise<Buffer | undefined> {
-    const pending = (this.#pending ??= this.#ask());
-    const next = await Promise.race([pending, this.#letGo.promise]);
-    if (next === undefined || next.done === true) return undefined;
-    this.#pending = undefined;
-    this.#sent += next.value.length;
-    return next.value;
-  }
-
-  #ask(): Promise<IteratorResult<Buffer>> {
-    const asked = this.#source.next();
-    // Between two calls nobody waits for it; the next one hears of it.
-    asked.catch(() => undefined);
-    return asked;
-  }
-
-  /** The call is over: what the client sends from now on is for the next one. */
-  letGo(): void {
-    this.#letGo.resolve(undefined);
-    this.#letGo = deferred();
-    this.#before = this.#sent;
-  }
-}
 
 interface Deferred<T> {
   readonly promise: Promise<T>;
