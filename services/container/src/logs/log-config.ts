@@ -45,6 +45,8 @@ export interface LogReadOptions {
   readonly follow: boolean;
   /** From an earlier batch: go on right after it. */
   readonly position?: string;
+  /** Read no further than this place. Not used together with `follow`. */
+  readonly stopAt?: string;
   /** One frame for each line, as dockerd sends them. Absent: lines of one stream that follow each other share a frame. */
   readonly framePerLine?: boolean;
   readonly signal?: AbortSignal;

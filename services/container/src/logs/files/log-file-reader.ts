@@ -14,10 +14,7 @@ const BATCH_BYTES = 256 * 1024;
 const NEWLINE = 0x0a;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-export type LogReadRequest = Omit<LogReadOptions, 'signal'> & {
-  /** Read no further than this place. */
-  readonly stopAt?: string;
-};
+export type LogReadRequest = Omit<LogReadOptions, 'signal'>;
 
 /** The part of a request that says which entries are read. */
 export type LogRange = Pick<LogReadRequest, 'since' | 'until' | 'tail' | 'follow' | 'position' | 'stopAt'>;
