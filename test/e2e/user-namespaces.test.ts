@@ -163,7 +163,16 @@ describe.each([
     // A file system that cannot show other ids: the volume is the container's root's.
     await t.ok('volume', 'create', '--opt', 'type=ramfs', '--opt', 'device=ramfs', 'plain');
     expect(await run('-v', 'plain:/m', 'busybox', 'sh', '-c', 'echo x > /m/x; stat -c %u /m /m/x')).toBe('0\n0');
-    await t.ok('volume', 'rm', 'memory', 'plain');
+    // A directory of the machine's stays the machine's, as when it is bound without a volume.
+    const machine = join(t.directory, 'machine');
+    mkdirSync(machine);
+    const bound = ['type=none', 'o=bind', `device=${machine}`].flatMap((option) => ['--opt', option]);
+    await t.ok('volume', 'create', ...bound, 'bound');
+    const touch = 'stat -c %u /m; touch /m/x 2>/dev/null || echo refused';
+    expect(await run('-v', 'bound:/m', 'busybox', 'sh', '-c', touch)).toBe('65534\nrefused');
+    expect(await run('-v', 'bound:/m', '--userns=host', 'busybox', 'sh', '-c', touch)).toBe('0');
+    expect(lstatSync(machine).uid).toBe(0);
+    await t.ok('volume', 'rm', 'memory', 'plain', 'bound');
   });
 
   it('reaches the network, publishes ports, and shares namespaces within its user namespace', async () => {

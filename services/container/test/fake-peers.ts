@@ -87,6 +87,8 @@ export class FakeImages {
 export class FakeVolumes {
   readonly volumes = new Map<string, { anonymous: boolean; holders: Set<string>; destination: string }>();
   readonly mounted = new Set<string>();
+  /** Volumes that are not directories of the engine's. */
+  readonly contents = new Map<string, volume.VolumeContent>();
   readonly root: string;
   /** As the real one does for a while: a reconciliation releases nothing. */
   keepsYoung = false;
@@ -121,7 +123,9 @@ export class FakeVolumes {
     }),
     mountVolume: unary(({ containerId, name }: volume.MountVolumeRequest) => {
       this.mounted.add(`${containerId} ${name}`);
-      return Promise.resolve({ path: this.pathOf(name), fresh: readdirSync(this.pathOf(name)).length === 0 });
+      const path = this.pathOf(name);
+      const content = this.contents.get(name) ?? volume.VolumeContent.UNSPECIFIED;
+      return Promise.resolve({ path, fresh: readdirSync(path).length === 0, content });
     }),
     unmountVolumes: unary(({ containerId }: volume.UnmountVolumesRequest) => {
       for (const key of this.mounted) if (key.startsWith(containerId)) this.mounted.delete(key);

@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { startContainerService } from '@flotilla/container';
-import { container } from '@flotilla/proto';
+import { container, volume } from '@flotilla/proto';
 import { getXattr, mount, setXattr, umountAll } from '@flotilla/sys';
 import { plainTar } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -166,10 +166,32 @@ describe.skipIf(!canRun)('containers in user namespaces (needs root, shim, runc,
     const binds = ['shared:/data', `${bind}:/bind`];
     const script = 'stat -c %u /data/web /bind; echo x > /data/written; touch /bind/x 2>/dev/null || echo refused';
     expect(await output(script, { hostConfig: { binds } })).toEqual(['1000', '65534', 'refused']);
-    const volume = service.peers.volumes.pathOf('shared');
-    expect([owner(join(volume, 'web')), owner(join(volume, 'written'))]).toEqual(['1000:1000', '0:0']);
+    const shared = service.peers.volumes.pathOf('shared');
+    expect([owner(join(shared, 'web')), owner(join(shared, 'written'))]).toEqual(['1000:1000', '0:0']);
     const hostConfig = { binds, usernsMode: 'host' };
     expect(await output('stat -c %u /data/* /bind', { hostConfig })).toEqual([...['65534', '0', '1000', '0'], '0']);
+    await noneLeft();
+  });
+
+  it('own none of a volume that binds a directory of the machine, and the root of a new file system of a volume', async () => {
+    const { volumes } = service.peers;
+    volumes.contents.set('bound', volume.VolumeContent.BIND);
+    volumes.contents.set('mounted', volume.VolumeContent.FILE_SYSTEM);
+    const hostConfig = { binds: ['bound:/b', 'mounted:/m'] };
+    const script = 'for d in /b /m; do stat -c %u $d; touch $d/x 2>/dev/null || echo refused; done';
+    expect(await output(script, { hostConfig })).toEqual(['65534', 'refused', '0']);
+    const [bound, mounted] = [volumes.pathOf('bound'), volumes.pathOf('mounted')];
+    expect([owner(bound), owner(mounted), owner(join(mounted, 'x'))]).toEqual([
+      '0:0',
+      ...Array<string>(2).fill('200000:300000'),
+    ]);
+    // What the image has there is copied as the container's, as dockerd does.
+    expect(
+      await output('stat -c %u /data/web; touch /data/x; stat -c %u /data/x', {
+        hostConfig: { binds: ['bound:/data'] },
+      }),
+    ).toEqual(['1000', '0']);
+    expect([owner(join(bound, 'web')), owner(join(bound, 'x'))]).toEqual(['201000:301000', '200000:300000']);
     await noneLeft();
   });
 

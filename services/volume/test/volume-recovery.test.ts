@@ -51,7 +51,7 @@ describe('recovery', () => {
     await client.acquireVolume(acquisition('a', 'data'), deadline);
     await rm(join(root, 'volumes/data'), { recursive: true });
     const mount = { containerId: containerId('a'), name: 'data', destination: '/d', readOnly: false, propagation: '' };
-    expect(await client.mountVolume(mount, deadline)).toEqual({ path: pathOf('data'), fresh: true });
+    expect(await client.mountVolume(mount, deadline)).toMatchObject({ path: pathOf('data'), fresh: true });
     await client.unmountVolumes({ containerId: containerId('a') }, deadline);
     await client.releaseVolumes({ containerId: containerId('a'), removeAnonymous: false }, deadline);
     await rm(join(root, 'volumes/data'), { recursive: true });

@@ -5,7 +5,7 @@ import { chmod, link, mkdir, readdir, stat, symlink, writeFile } from 'node:fs/p
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { EventReader, ensureStream } from '@flotilla/events';
-import type { events, volume } from '@flotilla/proto';
+import { type events, volume } from '@flotilla/proto';
 import { startNats, waitFor } from '@flotilla/testkit';
 import { containerId, deadline, engineId, holder, log, makeVolumeService } from './volume-fixture.js';
 
@@ -237,13 +237,23 @@ describe('holders', () => {
 });
 
 describe('mounts', () => {
+  const own = volume.VolumeContent.UNSPECIFIED;
+
   it('tell the path and whether image content may be copied in', async () => {
     await using service = await makeVolumeService();
     const { client, pathOf } = service;
     await client.acquireVolume(acquisition('a', 'data'), deadline);
-    expect(await client.mountVolume(use('a', 'data'), deadline)).toEqual({ path: pathOf('data'), fresh: true });
+    expect(await client.mountVolume(use('a', 'data'), deadline)).toEqual({
+      path: pathOf('data'),
+      fresh: true,
+      content: own,
+    });
     await writeFile(join(pathOf('data'), 'file'), 'x');
-    expect(await client.mountVolume(use('b', 'data'), deadline)).toEqual({ path: pathOf('data'), fresh: false });
+    expect(await client.mountVolume(use('b', 'data'), deadline)).toEqual({
+      path: pathOf('data'),
+      fresh: false,
+      content: own,
+    });
     await client.unmountVolumes({ containerId: containerId('a') }, deadline);
     await client.unmountVolumes({ containerId: containerId('a') }, deadline);
     const missing = client.mountVolume(use('a', 'nothing'), deadline);
@@ -270,7 +280,8 @@ describe('mounts', () => {
       await client.createVolume(named('data', { options }), deadline);
       for (const digit of ['a', 'b']) {
         await client.acquireVolume(acquisition(digit, 'data'), deadline);
-        expect((await client.mountVolume(use(digit, 'data'), deadline)).path).toBe(pathOf('data'));
+        const { path, content } = await client.mountVolume(use(digit, 'data'), deadline);
+        expect([path, content]).toEqual([pathOf('data'), volume.VolumeContent.FILE_SYSTEM]);
         await client.mountVolume(use(digit, 'data'), deadline);
       }
       await writeFile(join(pathOf('data'), 'file'), 'x');
@@ -296,7 +307,8 @@ describe('mounts', () => {
       const options = { type: 'none', device: source, o: 'bind,ro' };
       await client.createVolume(named('data', { options }), deadline);
       await client.acquireVolume(acquisition('a', 'data'), deadline);
-      expect((await client.mountVolume(use('a', 'data'), deadline)).fresh).toBe(false);
+      const { fresh, content } = await client.mountVolume(use('a', 'data'), deadline);
+      expect([fresh, content]).toEqual([false, volume.VolumeContent.BIND]);
       await expect(writeFile(join(pathOf('data'), 'new'), 'x')).rejects.toThrow('EROFS');
       await client.releaseVolumes({ containerId: containerId('a'), removeAnonymous: false }, deadline);
       await client.removeVolume({ name: 'data', force: false }, deadline);

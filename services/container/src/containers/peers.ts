@@ -1,4 +1,4 @@
-import type { common, image, network } from '@flotilla/proto';
+import type { common, image, network, volume } from '@flotilla/proto';
 
 /** What the lifecycle asks of the image service. Every call may be repeated: it is keyed by the container's id. */
 export interface ImagePeer {
@@ -35,12 +35,7 @@ export interface AcquireVolume {
 export interface VolumePeer {
   acquire(request: AcquireVolume): Promise<AcquiredVolume>;
   releaseAll(containerId: string, removeAnonymous: boolean): Promise<void>;
-  mount(
-    containerId: string,
-    name: string,
-    destination: string,
-    readOnly: boolean,
-  ): Promise<{ path: string; fresh: boolean }>;
+  mount(containerId: string, name: string, destination: string, readOnly: boolean): Promise<volume.MountVolumeResponse>;
   unmountAll(containerId: string): Promise<void>;
   reconcile(liveIds: string[], revision: bigint): Promise<string[]>;
 }

@@ -3,7 +3,7 @@ import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { hostname as machineName } from 'node:os';
 import { join } from 'node:path';
 import { conflict, internal, invalidArgument, messageOf } from '@flotilla/errors';
-import { network } from '@flotilla/proto';
+import { network, volume } from '@flotilla/proto';
 import pLimit from 'p-limit';
 import {
   type EtcFiles,
@@ -14,7 +14,7 @@ import {
   writeEtcFiles,
 } from '../rootfs/etc-files.js';
 import type { IdMap } from '../rootfs/id-map.js';
-import { pinDirectory } from '../rootfs/pins.js';
+import { pinDirectory, type PinOwners } from '../rootfs/pins.js';
 import type { ContainerRecord } from '../store/container-record.js';
 import { stateOf } from '../store/container-record.js';
 import { makeBundle } from './bundle-directory.js';
@@ -240,11 +240,24 @@ async function mountVolume(
   idMap: IdMap | undefined,
 ): Promise<{ source: string; fresh: boolean }> {
   const { name, destination, readOnly, subpath } = planned;
-  const { path, fresh } = await context.peers.volumes.mount(containerId, name, destination, readOnly);
+  const { path, fresh, content } = await context.peers.volumes.mount(containerId, name, destination, readOnly);
   if (subpath === '' && idMap === undefined) return { source: path, fresh };
   const rootfs = rootfsDir(context.settings, containerId);
-  const source = await context.rootfs.pin(rootfs, path, subpath === '' ? '.' : subpath, pinName(destination), idMap);
+  const owners = idMap === undefined ? {} : ownersOf(content, idMap);
+  const source = await context.rootfs.pin(rootfs, path, subpath === '' ? '.' : subpath, pinName(destination), owners);
   return { source, fresh: fresh && subpath === '' };
+}
+
+/** Others get to files that are not the engine's: a container's root must not be the machine's there. */
+function ownersOf(content: volume.VolumeContent, idMap: IdMap): PinOwners {
+  switch (content) {
+    case volume.VolumeContent.BIND:
+      return {};
+    case volume.VolumeContent.FILE_SYSTEM:
+      return { newTo: idMap.root };
+    default:
+      return { idMap };
+  }
 }
 
 function mountImage(

@@ -28,6 +28,14 @@ import {
 import type { IdMap } from './id-map.js';
 import { mountMappedOverlay } from './mapped-overlay.js';
 
+/** Whose the files of a pin are shown to be. */
+export interface PinOwners {
+  /** Shown with these ids where the file system can; where it cannot, as with `newTo`. */
+  idMap?: IdMap;
+  /** The pinned directory is given to this owner while it is new and empty. */
+  newTo?: IdMap['root'];
+}
+
 /** Where the pins of a bundle lie. */
 export function pinDirectory(rootfs: string): string {
   return join(dirname(rootfs), 'pins');
@@ -39,15 +47,14 @@ export function pinDirectory(rootfs: string): string {
  * @returns where it is
  * @throws EngineError `invalidArgument` in dockerd's words
  */
-export function makePin(base: string, path: string, directory: string, name: string, idMap?: IdMap): string {
+export function makePin(base: string, path: string, directory: string, name: string, owners: PinOwners = {}): string {
   const fd = openIn(base, path);
   try {
     const target = join(directory, name);
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     if (fstatSync(fd).isDirectory()) mkdirSync(target, { recursive: true });
     else writeFileSync(target, '');
-    if (idMap === undefined) attachTree(fd, target);
-    else attachMapped(fd, target, idMap);
+    attachWith(fd, target, owners);
     return target;
   } finally {
     closeSync(fd);
@@ -85,15 +92,18 @@ export function mountSharedMemory(
   return target;
 }
 
-function attachMapped(fd: number, target: string, { fd: idMap, root }: IdMap): void {
-  try {
-    attachTree(fd, target, { idMap });
-  } catch (error) {
-    // A network file system, mostly.
-    if (!hasCode(error, 'EINVAL')) throw error;
-    attachTree(fd, target);
-    giveIfNew(target, root);
+function attachWith(fd: number, target: string, { idMap, newTo = idMap?.root }: PinOwners): void {
+  if (idMap !== undefined) {
+    try {
+      attachTree(fd, target, { idMap: idMap.fd });
+      return;
+    } catch (error) {
+      // A network file system, mostly.
+      if (!hasCode(error, 'EINVAL')) throw error;
+    }
   }
+  attachTree(fd, target);
+  if (newTo !== undefined) giveIfNew(target, newTo);
 }
 
 /** As dockerd does with every volume: without that, the container's root could write nothing. */

@@ -1,6 +1,7 @@
 import type { IdPair } from '@flotilla/sys';
 import type { IdMap } from './id-map.js';
 import type { RootfsLayers } from './mount-rootfs.js';
+import type { PinOwners } from './pins.js';
 import type { ResolvedUser } from './user-spec.js';
 
 /** Mount a container's root file system and look into it. */
@@ -41,8 +42,7 @@ export interface Pin {
   directory: string;
   /** File name in it. */
   name: string;
-  /** Shown with these ids where its file system can; else its own directory is given to the container's root while it is new. */
-  idMap?: IdMap;
+  owners?: PinOwners;
 }
 
 /** Keep a namespace in the bundle, also for services that do not see this one's processes. */

@@ -45,7 +45,7 @@ function perform(job: RootfsJob): unknown {
     case 'copyUp':
       return asRootOf(job.idMap, () => ({ entries: copyInto(job) }));
     case 'pin':
-      return { path: makePin(job.base, job.path, job.directory, job.name, job.idMap) };
+      return { path: makePin(job.base, job.path, job.directory, job.name, job.owners) };
     case 'pinImage':
       return { path: makeImagePin(job.lower, job.path, job.directory, job.name, job.idMap) };
     case 'sharedMemory':

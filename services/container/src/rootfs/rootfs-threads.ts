@@ -2,7 +2,7 @@ import type { Worker } from 'node:worker_threads';
 import { EngineError, type ErrorKind, errorKinds, internal } from '@flotilla/errors';
 import { type IdPair, startThreadPool, startWorker } from '@flotilla/sys';
 import type { IdMap } from './id-map.js';
-import { pinDirectory } from './pins.js';
+import { pinDirectory, type PinOwners } from './pins.js';
 import type { ResolvedUser } from './user-spec.js';
 import type { JobReply, OpenedRootfs, OpenRootfs, RootfsJob, RootfsJobs } from './rootfs-jobs.js';
 
@@ -21,13 +21,12 @@ export interface Rootfs {
   /** Copy image content into a volume that is empty; one that is not stays as it is. */
   copyUp(rootfs: string, destination: string, volume: string, idMap?: IdMap): Promise<void>;
   /**
-   * Show `path`, which stays below `base`, beside the root file system `rootfs`, under a name of its own, until `close`; with the ids of `idMap`
-   * where its file system can.
+   * Show `path`, which stays below `base`, beside the root file system `rootfs`, under a name of its own, until `close`.
    *
    * @returns where it is
    * @throws EngineError `invalidArgument` when it does not exist or leads out of `base`
    */
-  pin(rootfs: string, base: string, path: string, name: string, idMap?: IdMap): Promise<string>;
+  pin(rootfs: string, base: string, path: string, name: string, owners?: PinOwners): Promise<string>;
   /**
    * Show what the layers `lower` (topmost first) hold, or only `path` of it when that is not empty, as `pin` does, read-only.
    *
@@ -77,9 +76,9 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
     await this.#slow.run<'copyUp'>({ op: 'copyUp', rootfs, destination, volume, ...given(idMap) });
   }
 
-  async pin(rootfs: string, base: string, path: string, name: string, idMap?: IdMap): Promise<string> {
+  async pin(rootfs: string, base: string, path: string, name: string, owners: PinOwners = {}): Promise<string> {
     const directory = pinDirectory(rootfs);
-    return (await this.#quick.run<'pin'>({ op: 'pin', base, path, directory, name, ...given(idMap) })).path;
+    return (await this.#quick.run<'pin'>({ op: 'pin', base, path, directory, name, owners })).path;
   }
 
   async pinNamespace(rootfs: string, source: string): Promise<string> {

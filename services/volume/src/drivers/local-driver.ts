@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { conflict, internal, messageOf } from '@flotilla/errors';
 import type { EngineError } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
-import { hasCode, isMountPoint, makeShared, readMounts } from '@flotilla/sys';
+import { hasCode, isMountPoint, makeShared, MS_BIND, readMounts } from '@flotilla/sys';
 import type { VolumeRecord } from '../volumes/volume-record.js';
 import { directorySize } from './directory-size.js';
 import { checkLocalName } from './local-name.js';
 import { checkLocalOptions, localMount } from './local-options.js';
 import { mountVolume, unmountVolume } from './mount-calls.js';
-import type { DetachedVolume, VolumeDriver } from './volume-driver.js';
+import type { DetachedVolume, VolumeContent, VolumeDriver } from './volume-driver.js';
 
 /** Volumes on their way out, `<name>~<random>`. No volume name begins with a dot or holds a tilde. */
 const removedDir = '.removed';
@@ -64,6 +64,12 @@ export class LocalDriver implements VolumeDriver {
 
   pathOf(name: string): string {
     return join(this.#root, name, '_data');
+  }
+
+  contentOf({ options }: VolumeRecord): VolumeContent {
+    const mount = localMount(options);
+    if (mount === undefined) return 'own';
+    return (mount.flags & MS_BIND) === 0 ? 'fileSystem' : 'bind';
   }
 
   async detach(record: VolumeRecord): Promise<DetachedVolume> {

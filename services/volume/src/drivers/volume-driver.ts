@@ -1,5 +1,8 @@
 import type { VolumeRecord } from '../volumes/volume-record.js';
 
+/** Whose files a volume shows: the engine's own, those of a file system that its options name, or of a directory of the machine's that they bind. */
+export type VolumeContent = 'own' | 'fileSystem' | 'bind';
+
 /** The first half of a removal: the volume's name is free, its files still exist. */
 export interface DetachedVolume {
   /** The removal is durable: delete the files. */
@@ -20,6 +23,7 @@ export interface VolumeDriver {
   discard(name: string): Promise<void>;
   /** Where its files are seen. */
   pathOf(name: string): string;
+  contentOf(record: VolumeRecord): VolumeContent;
   detach(record: VolumeRecord): Promise<DetachedVolume>;
   /** Make the files available, once however many containers use them. */
   mount(record: VolumeRecord): Promise<void>;

@@ -2,6 +2,7 @@ import { invalidArgument } from '@flotilla/errors';
 import { volume } from '@flotilla/proto';
 import { isVisible, matchesLabels, serverStream, unary, watch } from '@flotilla/rpc';
 import type { CallContext, Implementation } from '@flotilla/rpc';
+import type { VolumeContent } from '../drivers/volume-driver.js';
 import type { VolumeStore } from '../store/volume-store.js';
 import type { VolumeRecord } from '../volumes/volume-record.js';
 import type { Mutation, PruneResult, RemovedResult, VolumeResult, Volumes } from '../volumes/volumes.js';
@@ -103,8 +104,8 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
     mountVolume: unary(async ({ containerId, name, destination, readOnly, propagation }, { requestId }) => {
       checkContainerId(containerId);
       const mount = { containerId, name, destination, readOnly, propagation };
-      const { path, isFresh } = await volumes.mount(mount, requestId);
-      return { path, fresh: isFresh };
+      const { path, isFresh, content } = await volumes.mount(mount, requestId);
+      return { path, fresh: isFresh, content: contents[content] };
     }),
 
     unmountVolumes: unary(async ({ containerId }, { requestId }) => {
@@ -118,6 +119,12 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
     })),
   };
 }
+
+const contents: Readonly<Record<VolumeContent, volume.VolumeContent>> = {
+  own: volume.VolumeContent.UNSPECIFIED,
+  fileSystem: volume.VolumeContent.FILE_SYSTEM,
+  bind: volume.VolumeContent.BIND,
+};
 
 const removedOne = ({ revision }: RemovedResult): volume.RemoveVolumeResponse => ({ revision });
 const released = ({ removed, revision }: RemovedResult): volume.ReleaseVolumesResponse => ({ removed, revision });

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { EngineError, conflict, notFound } from '@flotilla/errors';
 import type { HybridClock, KeyedLocks } from '@flotilla/store';
-import type { DetachedVolume, VolumeDriver } from '../drivers/volume-driver.js';
+import type { DetachedVolume, VolumeContent, VolumeDriver } from '../drivers/volume-driver.js';
 import type { VolumeChange, VolumeStore } from '../store/volume-store.js';
 import { volumeCreated, volumeDestroyed, volumeMounted, volumeUnmounted, volumesPruned } from './volume-events.js';
 import type { VolumeHolder, VolumeMount, VolumeRecord } from './volume-record.js';
@@ -60,6 +60,13 @@ export interface MountSpec {
   destination: string;
   readOnly: boolean;
   propagation: string;
+}
+
+export interface MountedVolume {
+  path: string;
+  /** Nothing was ever written to it. */
+  isFresh: boolean;
+  content: VolumeContent;
 }
 
 export interface PruneSpec {
@@ -229,7 +236,7 @@ export class Volumes {
    *
    * @throws EngineError `notFound`; `internal` with the kernel's reason when it cannot be mounted.
    */
-  async mount(spec: MountSpec, requestId: string): Promise<{ path: string; isFresh: boolean }> {
+  async mount(spec: MountSpec, requestId: string): Promise<MountedVolume> {
     const { name, ...mount } = spec;
     return this.#withLocked([name], async ([record]) => {
       if (record === undefined) throw notFound(`get ${name}: no such volume`);
@@ -249,7 +256,8 @@ export class Volumes {
           throw error;
         }
       }
-      return { path: driver.pathOf(name), isFresh: await driver.isEmpty(record) };
+      const isFresh = await driver.isEmpty(record);
+      return { path: driver.pathOf(name), isFresh, content: driver.contentOf(record) };
     });
   }
 
