@@ -130,6 +130,9 @@ describe('many at once and too much', () => {
     expect(await t.ok('exec', renamed, 'echo', 'inside')).toBe('inside');
     await t.ok('rm', '-f', renamed);
     await t.ok('network', 'rm', 'wide');
+    const volume = 'v'.repeat(255);
+    expect(await t.ok('volume', 'create', volume)).toBe(volume);
+    await t.ok('volume', 'rm', volume);
     for (const [kind, refusal] of [
       [await send('POST', '/volumes/create', { Name: 'v'.repeat(256) }), /volume name is too long/],
       [await create('n'), /Invalid container name \(n\), only \[a-zA-Z0-9\]/],

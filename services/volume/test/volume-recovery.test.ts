@@ -37,9 +37,11 @@ describe('recovery', () => {
     await client.createVolume({ name: 'kept', driver: '', options: {}, labels: {} }, deadline);
     await writeFile(join(pathOf('kept'), 'file'), 'x');
     await service.restart(async () => {
-      await rename(join(root, 'volumes/kept'), join(root, 'volumes/.removed/kept~0011'));
-      await mkdir(join(root, 'volumes/.removed/gone~0022/_data'), { recursive: true });
-      await writeFile(join(root, 'volumes/.removed/gone~0022/_data/file'), 'x');
+      await mkdir(join(root, 'volumes/.removed/0011'));
+      await rename(join(root, 'volumes/kept'), join(root, 'volumes/.removed/0011/kept'));
+      await mkdir(join(root, 'volumes/.removed/0022/gone/_data'), { recursive: true });
+      await writeFile(join(root, 'volumes/.removed/0022/gone/_data/file'), 'x');
+      await mkdir(join(root, 'volumes/.removed/0033'));
     });
     expect(await readdir(pathOf('kept'))).toEqual(['file']);
     expect(await readdir(join(root, 'volumes/.removed'))).toEqual([]);

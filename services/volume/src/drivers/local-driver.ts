@@ -13,7 +13,7 @@ import { checkLocalOptions, localMount } from './local-options.js';
 import { mountVolume, unmountVolume } from './mount-calls.js';
 import type { DetachedVolume, VolumeContent, VolumeDriver } from './volume-driver.js';
 
-/** Volumes on their way out, `<name>~<random>`. No volume name begins with a dot or holds a tilde. */
+/** Volumes on their way out, `<random>/<name>`. No volume name begins with a dot. */
 const removedDir = '.removed';
 
 /**
@@ -80,18 +80,22 @@ export class LocalDriver implements VolumeDriver {
     if (readMounts().some(({ target }) => target.startsWith(`${path}/`))) {
       throw conflict(`unable to remove volume: ${path} has something mounted in it`);
     }
-    const parked = join(this.#root, removedDir, `${name}~${randomBytes(8).toString('hex')}`);
+    const place = join(this.#root, removedDir, randomBytes(8).toString('hex'));
+    const parked = join(place, name);
     try {
+      await mkdir(place, { mode: 0o700 });
       await rename(path, parked);
     } catch (error) {
+      await removeEmpty(place);
       if (!hasCode(error, 'ENOENT')) throw internal(`unable to remove volume: ${reasonOf(error)}`, { cause: error });
     }
     return {
-      finish: () => this.#delete(parked),
+      finish: () => this.#delete(place),
       undo: async () => {
         await rename(parked, path).catch((error: unknown) => {
           if (!hasCode(error, 'ENOENT')) throw error;
         });
+        await removeEmpty(place);
       },
     };
   }
@@ -145,20 +149,23 @@ export class LocalDriver implements VolumeDriver {
   }
 
   async #recoverRemoved(recorded: ReadonlyMap<string, VolumeRecord>): Promise<void> {
-    for (const parked of await readdir(join(this.#root, removedDir))) {
-      const name = parked.slice(0, parked.lastIndexOf('~'));
-      const path = join(this.#root, removedDir, parked);
-      if (!recorded.has(name)) {
-        await this.#delete(path);
-        continue;
+    for (const entry of await readdir(join(this.#root, removedDir))) {
+      const place = join(this.#root, removedDir, entry);
+      for (const name of await readdir(place)) {
+        // The removal was not recorded, so nobody was told of it: the volume lives on.
+        if (recorded.has(name)) await this.#putBack(join(place, name), name);
       }
-      // The removal was not recorded, so nobody was told of it: the volume lives on.
-      try {
-        await rename(path, join(this.#root, name));
-      } catch (error) {
-        if (!hasCode(error, 'ENOTEMPTY', 'EEXIST')) throw error;
-        this.#log.error({ volume: name, path }, 'files of a volume could not be put back');
-      }
+      const left = await readdir(place);
+      if (!left.some((name) => recorded.has(name))) await this.#delete(place);
+    }
+  }
+
+  async #putBack(parked: string, name: string): Promise<void> {
+    try {
+      await rename(parked, join(this.#root, name));
+    } catch (error) {
+      if (!hasCode(error, 'ENOTEMPTY', 'EEXIST')) throw error;
+      this.#log.error({ volume: name, path: parked }, 'files of a volume could not be put back');
     }
   }
 
