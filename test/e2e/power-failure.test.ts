@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, rmSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
 import { examineImageStore, gzipLayer, makeImage, plainTar, waitFor } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { takeFootprint, takeRecords, type Footprint } from './footprint.js';
@@ -13,6 +14,7 @@ describe.skipIf(!hasLoopDevices).each(lossyDisks)('after a power failure, $loss'
   let machine: FragileEngine;
   let t: TestEngine;
   let layered: string;
+  let late: string;
   let before: Footprint;
   beforeAll(async () => {
     machine = await startFragileEngine(mountOptions);
@@ -20,6 +22,14 @@ describe.skipIf(!hasLoopDevices).each(lossyDisks)('after a power failure, $loss'
     layered = `${t.registry.address}/layered`;
     const more = gzipLayer(plainTar([['data', content]]));
     await t.registry.push(makeImage([...t.busybox.layers, more], { Cmd: ['sleep', '1000'] }), 'layered', 'latest');
+    late = `${t.registry.address}/late`;
+    const other = gzipLayer(
+      plainTar([
+        ['other', Buffer.from('x')],
+        ['data', content],
+      ]),
+    );
+    await t.registry.push(makeImage([...t.busybox.layers, other], { Cmd: ['sleep', '1000'] }), 'late', 'latest');
   });
   afterAll(async () => {
     await machine[Symbol.asyncDispose]();
@@ -57,12 +67,23 @@ describe.skipIf(!hasLoopDevices).each(lossyDisks)('after a power failure, $loss'
     await t.ok('pull', '-q', layered);
     await t.ok('create', '--name', 'created', '-v', 'kept:/v', layered, 'sha256sum', '/data');
     await t.ok('volume', 'create', 'last');
+    const compute = 'sha256sum /data; exec sleep 1000';
+    await t.ok('run', '-d', '--name', 'eager', '--restart', 'always', late, 'sh', '-c', compute);
   };
   const removeEverything = async (): Promise<void> => {
     await t.ok('rm', '-fv', ...(await t.ok('ps', '-aq')).split('\n'));
     await t.ok('network', 'rm', 'blue');
     await t.ok('volume', 'rm', 'kept', 'last');
-    await t.ok('rmi', 'committed:1', layered);
+    await t.ok('rmi', 'committed:1', layered, late);
+  };
+  /** On a slow machine it has reached the disk before the power fails. */
+  const loseLateLayer = (): void => {
+    const layers = join(t.engine.dataRoot, 'image/layers');
+    for (const layer of readdirSync(layers).map((name) => join(layers, name))) {
+      if (!existsSync(join(layer, 'diff/other'))) continue;
+      rmSync(join(layer, 'synced'), { force: true });
+      truncateSync(join(layer, 'diff/data'));
+    }
   };
   const list = async (...args: string[]): Promise<string[]> => (await t.ok(...args)).split('\n').sort();
   const stateOf = (name: string): Promise<string> =>
@@ -74,18 +95,25 @@ describe.skipIf(!hasLoopDevices).each(lossyDisks)('after a power failure, $loss'
     const identity = await t.ok('info', '-f', '{{.ID}}');
     await makeEverything();
     machine.cutPower();
-    await machine.boot();
+    const darkness = String(Date.now() / 1000);
+    await machine.boot(loseLateLayer);
     expect(await t.ok('info', '-f', '{{.ID}}')).toBe(identity);
     expect(readFileSync(t.engine.logFile, 'utf8')).toContain('unpacking a lost layer again');
 
     await expect
       .poll(() => list('ps', '-a', '--format', '{{.Names}}'))
-      .toEqual(['always', 'created', 'ended', 'looping', 'new-name', 'paused', 'plain', 'stopped']);
+      .toEqual(['always', 'created', 'eager', 'ended', 'looping', 'new-name', 'paused', 'plain', 'stopped']);
     expect(await list('volume', 'ls', '-q')).toEqual(['kept', 'last']);
     expect(await t.ok('volume', 'inspect', '-f', '{{.Labels.kept}}', 'kept')).toBe('yes');
     expect(await list('network', 'ls', '--format', '{{.Name}}')).toEqual(['blue', 'bridge', 'host', 'none']);
     expect(await t.ok('network', 'inspect', '-f', '{{(index .IPAM.Config 0).Subnet}}', 'blue')).toBe('10.97.0.0/24');
-    const names = [`${layered}:latest`, `${t.registry.address}/busybox:latest`, 'busybox:latest', 'committed:1'];
+    const names = [
+      `${layered}:latest`,
+      `${late}:latest`,
+      `${t.registry.address}/busybox:latest`,
+      'busybox:latest',
+      'committed:1',
+    ];
     expect(await list('image', 'ls', '--format', '{{.Repository}}:{{.Tag}}')).toEqual(names.sort());
     expect(await examineImageStore(t.engine)).toEqual({ exitCode: 0, findings: [] });
 
@@ -94,12 +122,14 @@ describe.skipIf(!hasLoopDevices).each(lossyDisks)('after a power failure, $loss'
     expect(await stateOf('ended')).toBe('exited 3');
     expect(await stateOf('stopped')).toMatch(/^exited /);
     expect(await stateOf('created')).toBe('created 0');
-    for (const name of ['always', 'new-name']) await expect.poll(() => stateOf(name)).toBe('running 0');
+    for (const name of ['always', 'eager', 'new-name']) await expect.poll(() => stateOf(name)).toBe('running 0');
     await expect
       .poll(() => t.ok('inspect', '-f', '{{.RestartCount}}', 'looping').then(Number))
       .toBeGreaterThanOrEqual(1);
 
     expect(await t.ok('start', '-a', 'created')).toBe(`${digest}  /data`);
+    // It was not started before its lost layer was there again.
+    await expect.poll(() => t.ok('logs', '--since', darkness, 'eager')).toBe(`${digest}  /data`);
     expect(await t.ok('exec', 'always', 'hostname', '-i')).toBe('10.97.0.9');
     await waitFor(() => t.namespace.run('curl', ['-sS', '--max-time', '3', 'http://127.0.0.1:18080/']) === 'alive\n', {
       what: 'the published port',

@@ -26,8 +26,8 @@ export interface FragileEngine extends AsyncDisposable {
   readonly t: TestEngine;
   /** The power fails now. Nothing that is under way is waited for. */
   cutPower(): void;
-  /** After `cutPower`: the machine boots, and the engine starts. */
-  boot(): Promise<void>;
+  /** After `cutPower`: the machine boots, and the engine starts. @param beforeStart is run when the disk is there again */
+  boot(beforeStart?: () => void): Promise<void>;
 }
 
 /** Start an engine whose data root is a disk of its own. */
@@ -44,7 +44,7 @@ export async function startFragileEngine(mountOptions: readonly string[]): Promi
   return {
     t,
     cutPower: () => disk?.cutPower(),
-    async boot() {
+    async boot(beforeStart = () => undefined) {
       await endProcesses(t);
       await unmountBelow(t.engine.execRoot);
       rmSync(t.engine.execRoot, { recursive: true, force: true });
@@ -53,6 +53,7 @@ export async function startFragileEngine(mountOptions: readonly string[]): Promi
       removeCgroups(t.namespace.name);
       disk?.mountAgain();
       writeFileSync(`${t.directory}/${bootId}`, `${randomUUID()}\n`);
+      beforeStart();
       await t.engine.start();
     },
     [Symbol.asyncDispose]: () => t[Symbol.asyncDispose](),

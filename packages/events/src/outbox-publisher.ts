@@ -69,6 +69,9 @@ function discardOutbox(outbox: Outbox): OutboxPublisher {
   };
 }
 
+const isOnThisMachine = ({ url }: NatsAddress): boolean =>
+  /^(?:\w+:\/\/)?(?:localhost|127\.[\d.]+|\[::1\])(?::\d+)?$/.test(url);
+
 class JetStreamPublisher implements OutboxPublisher {
   readonly #outbox: Outbox;
   readonly #log: Logger;
@@ -88,6 +91,8 @@ class JetStreamPublisher implements OutboxPublisher {
     this.#engineId = options.engineId;
     this.#maxInFlight = options.maxInFlight ?? 256;
     this.#link = new NatsLink(nats, 'flotilla-outbox', log);
+    // The boots of another machine are not ours to see.
+    if (!isOnThisMachine(nats)) outbox.publishAllAgain();
     this.#unsubscribe = outbox.onAppend(() => {
       this.#wake();
     });

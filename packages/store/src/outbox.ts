@@ -71,6 +71,7 @@ export class Outbox {
   #last: bigint;
   #publishedThrough: bigint;
   #settled: bigint;
+  #settles = true;
   #dropped = 0n;
 
   constructor(backend: Backend, bounds: OutboxBounds, options: OutboxOptions = {}, now: () => number = Date.now) {
@@ -97,10 +98,17 @@ export class Outbox {
 
   /** Published up to here, long enough ago that NATS loses it only with the machine. */
   get settledThrough(): bigint {
+    if (!this.#settles) return 0n;
     const before = this.#now() - settleMs;
     const mark = this.#published.findLast(({ at }) => at <= before);
     if (mark !== undefined && mark.through > this.#settled) this.#settled = mark.through;
     return this.#settled;
+  }
+
+  /** For a NATS of which nobody knows what it keeps: whatever is here is published after each start. Before anything is published. */
+  publishAllAgain(): void {
+    this.#settles = false;
+    this.#publishedThrough = this.#oldest - 1n;
   }
 
   /** Entries that went unpublished because there were too many. */

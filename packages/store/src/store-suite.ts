@@ -235,6 +235,11 @@ export function describeStore(name: string, makePlace: () => Promise<StorePlace>
       }
       expect(await publishedThrough('first')).toBe(4n);
       expect(await publishedThrough('second')).toBe(0n);
+      {
+        await using store = await place.open({ ...options, now: () => now, bootId: 'first' });
+        store.outbox.publishAllAgain();
+        expect(store.outbox.publishedThrough).toBe(0n);
+      }
       // Nobody knows whether that was a boot.
       expect(await publishedThrough('')).toBe(0n);
     });

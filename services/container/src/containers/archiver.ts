@@ -127,6 +127,7 @@ export class Archiver {
       let record = requireThere(store.get(id), name);
       const started = this.#openLive(record, mapped, caller);
       if (started !== undefined) return started;
+      await this.#context.layersGate.passed();
       await this.#context.rootfsUses.settle(id);
       record = requireThere(store.get(id), name);
       if (caller.aborted) throw cancelled('cancelled');

@@ -20,6 +20,7 @@ import { type StartCause, Starter, type StartResult } from './starter.js';
 import type { StartFailure } from './start-failure.js';
 import { isLive, transition } from './state.js';
 import { Stopper, type StopOptions, type StopResult } from './stopper.js';
+import { LayersGate } from './layers-gate.js';
 import { StartBarrier } from './start-barrier.js';
 import { StartTurns } from './start-turns.js';
 import { stopAll } from './stop-all.js';
@@ -30,7 +31,7 @@ import { Watchpoints } from './watchpoints.js';
 /** What `Containers` is made of; the rest of the context is its own. */
 export type ContainersDeps = Omit<
   ContainerContext,
-  'locks' | 'tasks' | 'watchpoints' | 'rootfsUses' | 'holderBarrier' | 'sandboxBarrier'
+  'locks' | 'tasks' | 'watchpoints' | 'rootfsUses' | 'layersGate' | 'holderBarrier' | 'sandboxBarrier'
 >;
 
 /** Which of the containers that do not run a prune means. */
@@ -64,6 +65,7 @@ export class Containers {
       tasks: new Map<string, RuntimeTask>(),
       watchpoints: new Watchpoints(deps.store),
       rootfsUses: new RootfsUses(),
+      layersGate: new LayersGate(),
       holderBarrier: new StartBarrier(),
       sandboxBarrier: new StartBarrier(),
     };

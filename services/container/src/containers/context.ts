@@ -6,6 +6,7 @@ import type { IdMaps } from '../rootfs/id-maps.js';
 import type { Rootfs } from '../rootfs/rootfs-threads.js';
 import type { Runtime, RuntimeTask } from '../runtime/runtime.js';
 import type { ContainerStore } from '../store/container-store.js';
+import type { LayersGate } from './layers-gate.js';
 import type { Peers } from './peers.js';
 import type { ContainerSettings } from './settings.js';
 import type { RootfsUses } from './rootfs-uses.js';
@@ -31,6 +32,8 @@ export interface ContainerContext {
   readonly watchpoints: Watchpoints;
   /** Copies in and out: waited for, under the container's lock, before its root file system is mounted, unmounted or removed. */
   readonly rootfsUses: RootfsUses;
+  /** Passed by what mounts layers. */
+  readonly layersGate: LayersGate;
   /** Passed by what makes layers and volume references. */
   readonly holderBarrier: StartBarrier;
   /** Passed by what makes sandboxes. */

@@ -61,6 +61,7 @@ export interface MountedVolume extends ResolvedMount {
  */
 export async function prepareRun(context: ContainerContext, record: ContainerRecord): Promise<PreparedRun> {
   const { container, internals } = record;
+  await context.layersGate.passed();
   const linked = linkedAtStart(context.store, record);
   const mappings = internals.userNamespace ?? undefined;
   const idMap = mappings === undefined ? undefined : await context.idMaps.of(mappings);

@@ -83,10 +83,12 @@ export class Quarantine {
   }
 
   /** What a start of the container would not find. A question that cannot be answered is left to the start. */
-  #missingOf({ container: shown }: ContainerRecord): string | undefined {
-    const directories = [shown.upperDir, ...shown.lowerDirs].filter((path) => path !== '');
+  #missingOf({ container: shown, internals }: ContainerRecord): string | undefined {
+    const mounted = internals.mounts.flatMap((mount) => (mount.type === 'image' ? (mount.leased?.lower ?? []) : []));
+    const directories = [shown.upperDir, ...shown.lowerDirs, ...mounted].filter((path) => path !== '');
     const first = directories.find(isMissing);
     if (first === undefined) return undefined;
+    if (mounted.includes(first)) return `a layer of an image that it mounts is gone: ${first}`;
     return first === shown.upperDir
       ? `its writable layer is gone: ${first} (\`flotilla doctor images --repair\` gives it an empty one)`
       : `a layer of its image is gone: ${first} (\`flotilla doctor images --repair\` unpacks it again)`;

@@ -39,8 +39,12 @@ export class Recovery implements AsyncDisposable {
 
   /** What must be done before requests are served: running containers are watched, what was half created is gone. */
   async beforeServing(): Promise<void> {
+    const { store, layersGate } = this.#context;
+    // What is missing of layers is known only when the image service has had its turn.
+    const lastBoot = bootOf(await store.lastEngineStart());
+    if (lastBoot !== undefined && lastBoot !== bootOf(await markOfEngineStart())) layersGate.shut();
     const limit = pLimit(atOnce);
-    const records = this.#context.store.all();
+    const records = store.all();
     await Promise.all(records.map((record) => limit(() => this.#recoverOrHold(record))));
     this.#inBackground('links', () => this.#containers.recoveryParts.linking.recover());
     this.#inBackground('orphaned bundles', () => this.#releaseOrphans());
@@ -71,6 +75,7 @@ export class Recovery implements AsyncDisposable {
     this.#stop.abort();
     clearTimeout(this.#reconcileTimer);
     clearInterval(this.#sweepTimer);
+    this.#context.layersGate.abandon();
     await Promise.allSettled([...this.#background]);
   }
 
@@ -79,7 +84,7 @@ export class Recovery implements AsyncDisposable {
     const { quarantine } = this.#containers;
     let record = found;
     try {
-      record = await quarantine.review(found);
+      if (!this.#context.layersGate.isShut) record = await quarantine.review(found);
       await this.#recoverOne(record);
     } catch (error) {
       const { id } = record.container;
@@ -234,11 +239,21 @@ export class Recovery implements AsyncDisposable {
     return holderBarrier.hold(async () => {
       const ids = [...new Set([...store.all().map(({ container }) => container.id), ...holderBarrier.active()])];
       const told = await Promise.all([
-        this.#attempt('image', () => peers.images.reconcile(ids, store.revision)),
+        this.#attempt('image', () => peers.images.reconcile(ids, store.revision)).then((isTold) => {
+          if (isTold) this.#imagesServe();
+          return isTold;
+        }),
         this.#attempt('volume', () => peers.volumes.reconcile(ids, store.revision)),
       ]);
       return told.every(Boolean);
     });
+  }
+
+  #imagesServe(): void {
+    const { store, layersGate } = this.#context;
+    if (!layersGate.isShut) return;
+    layersGate.open();
+    for (const { container } of store.all()) this.#inBackground('review', () => this.#review(container.id));
   }
 
   #tellSandboxes(): Promise<boolean> {
@@ -294,6 +309,9 @@ function isDueWithEngine(record: ContainerRecord): boolean {
     restartCount,
   });
 }
+
+/** Of a mark of an engine start. */
+const bootOf = (mark: string | undefined): string | undefined => mark?.split(' ')[0];
 
 /** Another value for another boot of the machine or another life of the launcher. */
 async function markOfEngineStart(): Promise<string> {

@@ -92,13 +92,14 @@ export class ContainerStore {
       self.#engine.salvage(),
     ]);
     const known = new Map(internals.entries);
+    const shownById = new Map(shown.entries);
     const lost = [...shown.damaged, ...internals.damaged].map(({ key }) => key);
     for (const [id, container] of shown.entries) {
       const rest = known.get(id);
       if (rest === undefined) lost.push(id);
       else self.#index({ container: completeContainer(container), internals: rest, revision: store.revision });
     }
-    for (const [id] of internals.entries) if (shown.entries.every(([key]) => key !== id)) lost.push(id);
+    for (const [id] of internals.entries) if (!shownById.has(id)) lost.push(id);
     for (const [id, tombstone] of tombstones.entries) self.#tombstones.set(id, tombstone);
     const damaged: [Collection<unknown>, DamagedEntry[]][] = [
       [self.#shown, shown.damaged],
@@ -109,7 +110,6 @@ export class ContainerStore {
     for (const { collection, key, reason } of damaged.flatMap(([, entries]) => entries)) {
       log.error({ record: `${collection}/${key}`, reason }, 'a damaged record is set aside');
     }
-    const shownById = new Map(shown.entries);
     const standIns = [...new Set(lost)].map((id) =>
       standIn(id, shownById.get(id), known.get(id), `its record is damaged: ${reasonOf(id, damaged)}`),
     );
@@ -217,6 +217,11 @@ export class ContainerStore {
       if (revision !== undefined) this.#pending.delete(revision);
       throw error;
     });
+  }
+
+  /** What `noteEngineStart` was told last. */
+  lastEngineStart(): Promise<string | undefined> {
+    return this.#engine.get('start');
   }
 
   /** Remember which start of the engine this is. @returns whether it is another one than at the last start of the service. */

@@ -2,6 +2,7 @@ import type { Digest, Platform } from '@flotilla/oci';
 import type { Logger } from '@flotilla/log';
 import { KeyedLocks } from '@flotilla/store';
 import type { Catalog, CatalogImage } from '../catalog/catalog.js';
+import { leasedImages } from '../catalog/records.js';
 import type { LeasedImage, LeaseRecord } from '../catalog/records.js';
 import type { ContentStore } from '../content/content-store.js';
 import type { ContainerReaders } from './container-readers.js';
@@ -190,11 +191,14 @@ export class ContainerLayers {
   async restoreLeased(): Promise<void> {
     const { catalog, log } = this.#deps;
     const images = new Map<Digest, CatalogImage>();
-    for (const { containerId, imageId, chainIds } of catalog.leases()) {
-      if (!this.#lacks(chainIds)) continue;
-      const image = catalog.get(imageId);
-      if (image === undefined) log.error({ containerId, imageId }, 'layers of an image that was removed are lost');
-      else images.set(imageId, image);
+    for (const lease of catalog.leases()) {
+      const { containerId } = lease;
+      for (const { imageId, chainIds } of leasedImages(lease)) {
+        if (!this.#lacks(chainIds)) continue;
+        const image = catalog.get(imageId);
+        if (image === undefined) log.error({ containerId, imageId }, 'layers of an image that was removed are lost');
+        else images.set(imageId, image);
+      }
     }
     await this.#restoreAll([...images.values()]);
   }
