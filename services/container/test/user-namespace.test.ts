@@ -302,6 +302,22 @@ describe.skipIf(!canRun)('a container service that is to remap ids', () => {
     }
   });
 
+  it('starts where one before was killed while it tried', async () => {
+    const engine = await makeEngineRoot();
+    const probe = join(engine.config.dataDir, 'id-map-probe');
+    mkdirSync(join(probe, 'target'), { recursive: true });
+    for (const part of ['lower', 'upper']) mkdirSync(join(probe, part));
+    mount('tmpfs', join(probe, 'target'), 'tmpfs');
+    try {
+      Object.assign(engine.config.container, { userNamespace: first });
+      await using _service = await startContainerService(engine.config, { log });
+      expect(existsSync(probe)).toBe(false);
+    } finally {
+      umountAll(join(probe, 'target'));
+      await engine[Symbol.asyncDispose]();
+    }
+  });
+
   it('says at its start what stands in the way', async () => {
     await expect(
       makeContainerService(null, { userNamespace: { uids: rangesFrom(0), gids: [] } }).then((service) =>

@@ -115,6 +115,8 @@ function tryIdMap({ directory, idMap, needsOverlay }: TryIdMap): void {
     string,
     string,
   ];
+  // A service that was killed here left it mounted.
+  umountAll(target);
   rmSync(directory, { recursive: true, force: true });
   try {
     for (const part of [lower, upper, work, target]) mkdirSync(part, { recursive: true });
