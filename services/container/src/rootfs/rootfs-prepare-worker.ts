@@ -97,13 +97,17 @@ function copyInto({ rootfs, destination, volume, idMap }: CopyUp): number {
 
 function nameDomain({ pid, domainname }: NameDomain): void {
   const outside = openSync('/proc/thread-self/ns/uts', 'r');
-  const inside = openSync(`/proc/${pid}/ns/uts`, 'r');
   try {
-    setns(inside, CLONE_NEWUTS);
-    setDomainName(domainname);
+    const inside = openSync(`/proc/${pid}/ns/uts`, 'r');
+    try {
+      setns(inside, CLONE_NEWUTS);
+      setDomainName(domainname);
+    } finally {
+      closeSync(inside);
+      setns(outside, CLONE_NEWUTS);
+    }
   } finally {
-    setns(outside, CLONE_NEWUTS);
-    for (const fd of [outside, inside]) closeSync(fd);
+    closeSync(outside);
   }
 }
 

@@ -4,6 +4,7 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   rmSync,
@@ -52,6 +53,13 @@ describe.skipIf(process.getuid?.() !== 0)('root file systems (needs root and ove
       groups: [],
       workingDir: options.workingDir ?? '',
     });
+
+  it('keeps nothing open of a container that ended before its domain was named', async () => {
+    const open = () => readdirSync('/proc/self/fd').filter((fd) => targetOf(fd).startsWith('uts:')).length;
+    const before = open();
+    await expect(workers.nameDomain(2 ** 30, 'example')).rejects.toThrow('ENOENT');
+    expect(open()).toBe(before);
+  });
 
   it('mounts, resolves the user, makes the working directory, and unmounts', async () => {
     await expect(open({ user: 'app', workingDir: '/srv/a/b' })).resolves.toEqual({
@@ -163,3 +171,12 @@ describe.skipIf(process.getuid?.() !== 0)('root file systems (needs root and ove
     await workers.close(target);
   });
 });
+
+/** What a descriptor of this process is of; empty when it was closed meanwhile. */
+function targetOf(fd: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return '';
+  }
+}
