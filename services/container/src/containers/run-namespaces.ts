@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import { conflict, internal, messageOf } from '@flotilla/errors';
-import { type IdMappings, NamespaceHolder } from '@flotilla/sys';
+import { hasCode, type IdMappings, NamespaceHolder } from '@flotilla/sys';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
 import { rootfsDir } from './settings.js';
@@ -15,11 +15,17 @@ export interface RunNamespaces extends AsyncDisposable {
   readonly networkPath: string | undefined;
 }
 
+/** A running container, and where its user namespace is found. */
+interface Donor {
+  id: string;
+  path: string;
+}
+
 /**
  * The user namespace of a remapped container that starts, and its network namespace: root inside rules only what belongs to its user namespace, so
  * this has to be made first. Who shares a namespace with another container shares its user namespace too, as with dockerd.
  *
- * @throws EngineError `conflict` when what is shared belongs to different user namespaces
+ * @throws EngineError `conflict` when what is shared belongs to different user namespaces, or its container has ended
  */
 export async function makeRunNamespaces(
   context: ContainerContext,
@@ -29,22 +35,23 @@ export async function makeRunNamespaces(
   const donor = sharedUserNamespace(context, record, mappings);
   const ownsNetwork = record.internals.network.kind !== 'container';
   if (donor !== undefined && !ownsNetwork) {
-    return { userPath: donor, networkPath: undefined, [Symbol.asyncDispose]: () => Promise.resolve() };
+    return { userPath: donor.path, networkPath: undefined, [Symbol.asyncDispose]: () => Promise.resolve() };
   }
   let holder: NamespaceHolder;
   try {
     holder =
       donor === undefined
         ? await NamespaceHolder.inNewUserNamespace(mappings, { network: true })
-        : await NamespaceHolder.inNewNetwork(donor);
+        : await NamespaceHolder.inNewNetwork(donor.path);
   } catch (cause) {
+    if (donor !== undefined) inodeOf(donor);
     throw internal(`failed to create the user namespace: ${messageOf(cause)}`, { cause });
   }
   try {
     const rootfs = rootfsDir(context.settings, record.container.id);
     const networkPath = await context.rootfs.pinNamespace(rootfs, holder.path('net'));
     return {
-      userPath: donor ?? holder.path('user'),
+      userPath: donor?.path ?? holder.path('user'),
       networkPath,
       [Symbol.asyncDispose]: () => holder[Symbol.asyncDispose](),
     };
@@ -58,9 +65,9 @@ function sharedUserNamespace(
   { store }: ContainerContext,
   { container: { hostConfig }, internals }: ContainerRecord,
   mappings: IdMappings,
-): string | undefined {
+): Donor | undefined {
   const network = internals.network.kind === 'container' ? `container:${internals.network.target}` : '';
-  const paths = [network, hostConfig.pidMode, hostConfig.ipcMode].flatMap((mode) => {
+  const donors = [network, hostConfig.pidMode, hostConfig.ipcMode].flatMap((mode) => {
     if (!mode.startsWith('container:')) return [];
     const donor = store.resolve(mode.slice('container:'.length));
     const { id, state } = donor.container;
@@ -69,10 +76,20 @@ function sharedUserNamespace(
     if (!isDeepStrictEqual(donor.internals.userNamespace ?? null, mappings)) {
       throw conflict(`cannot share a namespace of container ${id}: it runs in another user namespace`);
     }
-    return [`/proc/${state.pid}/ns/user`];
+    return [{ id, path: `/proc/${state.pid}/ns/user` }];
   });
-  if (new Set(paths.map((path) => statSync(path).ino)).size > 1) {
+  if (donors.length > 1 && new Set(donors.map(inodeOf)).size > 1) {
     throw conflict('cannot share namespaces of containers that run in different user namespaces');
   }
-  return paths[0];
+  return donors[0];
+}
+
+/** @throws EngineError `conflict` when the container has ended and that is not recorded yet */
+function inodeOf({ id, path }: Donor): number {
+  try {
+    return statSync(path).ino;
+  } catch (error) {
+    if (!hasCode(error, 'ENOENT', 'ESRCH')) throw error;
+    throw conflict(`container ${id} is not running`, { cause: error });
+  }
 }
