@@ -124,7 +124,10 @@ export async function makeContainerService(
   chmodSync(engine.root, 0o711);
   Object.assign(engine.config.container, block);
   const overrides = { log };
-  let server = await startContainerService(engine.config, overrides);
+  let server = await startContainerService(engine.config, overrides).catch(async (error: unknown) => {
+    await engine[Symbol.asyncDispose]();
+    throw error;
+  });
   const client = connectContainers(server.address);
   return {
     ...engine,
