@@ -79,6 +79,12 @@ export async function startTestEngine(options: TestEngineOptions = {}): Promise<
   const busybox = busyboxImage(directory);
   const registry = await startRegistry({ directory: `${directory}/registry`, port: 5000, namespace });
   await registry.push(busybox, 'busybox', 'latest');
+  const takeAway = async (): Promise<void> => {
+    await registry[Symbol.asyncDispose]();
+    namespace[Symbol.dispose]();
+    rmSync(directory, { recursive: true, force: true });
+    removeCgroups(namespace.name);
+  };
   const engine = await startEngine({
     directory: `${directory}/engine`,
     namespace,
@@ -87,6 +93,9 @@ export async function startTestEngine(options: TestEngineOptions = {}): Promise<
     ...(options.daemonJson ? { daemonJson: options.daemonJson } : {}),
     ...(options.bootIdFile === undefined ? {} : { bootIdFile: `${directory}/${options.bootIdFile}` }),
     ...(options.files ? { files: options.files } : {}),
+  }).catch(async (error: unknown) => {
+    await takeAway();
+    throw error;
   });
   const env = { DOCKER_HOST: `unix://${engine.socket}`, DOCKER_CONFIG: `${directory}/docker-config` };
   const docker: TestEngine['docker'] = (args, more = {}) => runCommand('docker', args, { env, ...more });
@@ -112,10 +121,7 @@ export async function startTestEngine(options: TestEngineOptions = {}): Promise<
       const ids = (await docker(['ps', '-aq'])).stdout.split('\n').filter(Boolean);
       if (ids.length > 0) await docker(['rm', '-fv', ...ids]);
       await engine[Symbol.asyncDispose]();
-      await registry[Symbol.asyncDispose]();
-      namespace[Symbol.dispose]();
-      rmSync(directory, { recursive: true, force: true });
-      removeCgroups(namespace.name);
+      await takeAway();
     },
   };
 }
