@@ -8,7 +8,7 @@ import { runCommand, startTestEngine, type TestEngine } from './test-engine.js';
 
 const mebibyte = 1 << 20;
 /** OUTPUT_MIB=1024 for a whole gigabyte. */
-const outputMib = Number(process.env['OUTPUT_MIB'] ?? 100);
+const outputMib = Number(process.env['OUTPUT_MIB'] ?? 64);
 
 describe('containers that ask for much', () => {
   let t: TestEngine;
