@@ -6,7 +6,7 @@ import { internal, invalidArgument, isEngineError, messageOf } from '@flotilla/e
 import { container, type image, network } from '@flotilla/proto';
 import pLimit from 'p-limit';
 import type { ContainerInternals, ShownContainer } from '../store/container-record.js';
-import { toStatus } from '../store/container-record.js';
+import { neverStarted, toStatus } from '../store/container-record.js';
 import { askedProfile } from '../apparmor/apparmor.js';
 import { commandLine, mergeConfig } from './config-merge.js';
 import { type ContainerContext, timestampNow } from './context.js';
@@ -327,15 +327,7 @@ function newInternals({ network: plan, links, userNamespace }: Draft, mounts: Pl
     network: plan,
     links,
     userNamespace: userNamespace ?? null,
-    exitSequence: 0,
-    task: null,
-    hasBeenStarted: false,
-    backOff: null,
-    previousDelayMs: 0,
-    exitIsFinal: false,
-    stopRequestId: null,
-    restartRequestId: null,
-    removal: null,
+    ...neverStarted,
   };
 }
 

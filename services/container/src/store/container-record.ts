@@ -44,6 +44,19 @@ export interface ContainerInternals {
   userNamespace?: IdMappings | null;
 }
 
+/** What of the internals a life of the container changes, before there has been any. */
+export const neverStarted = {
+  exitSequence: 0,
+  task: null,
+  hasBeenStarted: false,
+  backOff: null,
+  previousDelayMs: 0,
+  exitIsFinal: false,
+  stopRequestId: null,
+  restartRequestId: null,
+  removal: null,
+} satisfies Partial<ContainerInternals>;
+
 /** One container as it is stored. Never changed in place. */
 export interface ContainerRecord {
   readonly container: ShownContainer;

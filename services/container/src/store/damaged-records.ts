@@ -1,6 +1,12 @@
 import { container } from '@flotilla/proto';
 import { type Batch, type Collection, type DamagedEntry, jsonCodec, type Store } from '@flotilla/store';
-import { completeContainer, type ContainerInternals, type ShownContainer, toStatus } from './container-record.js';
+import {
+  completeContainer,
+  type ContainerInternals,
+  neverStarted,
+  type ShownContainer,
+  toStatus,
+} from './container-record.js';
 
 /** An entry of the store that could not be decoded, kept as it was found. JSON. */
 export interface AsideRecord extends Omit<DamagedEntry, 'bytes'> {
@@ -61,13 +67,5 @@ export function standIn(
 const noInternals: ContainerInternals = {
   mounts: [],
   network: { kind: 'none' },
-  exitSequence: 0,
-  task: null,
-  hasBeenStarted: false,
-  backOff: null,
-  previousDelayMs: 0,
-  exitIsFinal: false,
-  stopRequestId: null,
-  restartRequestId: null,
-  removal: null,
+  ...neverStarted,
 };
