@@ -26,6 +26,7 @@ export { mountOverlay, tryOverlay } from './overlay.js';
 export type { OverlayMount } from './overlay.js';
 export { POLLIN, POLLOUT, duplicateFd, pipe2, poll, setPipeSize, spliceToPipe } from './pipes.js';
 export type { Pipe } from './pipes.js';
+export { pathExists } from './path-exists.js';
 export { processStartTime } from './processes.js';
 export { spawnSession } from './spawn.js';
 export type { SpawnedProgram } from './spawn.js';

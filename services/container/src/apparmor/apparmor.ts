@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process';
-import { access, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { internal, messageOf } from '@flotilla/errors';
 import type { container } from '@flotilla/proto';
-import { findAppArmorParser } from '@flotilla/sys';
+import { findAppArmorParser, pathExists } from '@flotilla/sys';
 import { defaultProfile, defaultProfileName, unconfined } from './default-profile.js';
 
 const run = promisify(execFile);
@@ -62,8 +62,8 @@ export class AppArmor {
     try {
       const text = defaultProfile({
         engineProfile: await this.#ownProfile(),
-        hasTunables: await exists(this.#path('etc/apparmor.d/tunables/global')),
-        hasBase: await exists(this.#path('etc/apparmor.d/abstractions/base')),
+        hasTunables: await pathExists(this.#path('etc/apparmor.d/tunables/global')),
+        hasBase: await pathExists(this.#path('etc/apparmor.d/abstractions/base')),
       });
       // No cache: the text is ours to change with every version.
       const loading = run(parser, ['--replace', '--skip-cache'], { timeout: loadMs });
@@ -92,13 +92,4 @@ export class AppArmor {
 export function askedProfile(securityOpt: readonly string[]): string {
   const named = securityOpt.flatMap((option) => /^apparmor[=:](.*)$/.exec(option)?.[1] ?? []);
   return named.at(-1) ?? '';
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -1,5 +1,6 @@
-import { access, rmdir } from 'node:fs/promises';
+import { rmdir } from 'node:fs/promises';
 import { cancelled, conflict, isEngineError, messageOf, notFound } from '@flotilla/errors';
+import { pathExists } from '@flotilla/sys';
 import type { EngineEvent } from '@flotilla/store';
 import type { ContainerView, PathInfo, StoppedView, ViewMount, WriteRules } from '../archive/archive-jobs.js';
 import type { ArchiveThreads } from '../archive/archive-threads.js';
@@ -207,7 +208,7 @@ export class Archiver {
     ] as const;
     const found = await Promise.all(
       wanted.map(async ([destination, source]): Promise<ViewMount[]> => {
-        if (asked.some((mount) => mount.destination === destination) || !(await exists(source))) return [];
+        if (asked.some((mount) => mount.destination === destination) || !(await pathExists(source))) return [];
         const { readonlyRootfs: readOnly } = shown.hostConfig;
         return [{ source, destination, readOnly, recursive: false, copyUp: false }];
       }),
@@ -288,12 +289,3 @@ async function* watched(source: AsyncIterable<Buffer>, use: RootfsUse): AsyncGen
 }
 
 const depth = (path: string): number => path.split('/').filter((part) => part !== '').length;
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
-  }
-}

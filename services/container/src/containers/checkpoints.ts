@@ -1,7 +1,7 @@
-import { access, mkdir, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { alreadyExists, conflict, invalidArgument, notFound, unimplemented } from '@flotilla/errors';
-import { hasCode } from '@flotilla/sys';
+import { hasCode, pathExists } from '@flotilla/sys';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
 import { requireCriu } from './criu-check.js';
@@ -30,7 +30,7 @@ export class Checkpoints {
       if (stateOf(record) !== 'running' || task === undefined) throw conflict(`Container ${name} not running`);
       refuseUserNamespace(record);
       if (record.container.config.tty) throw invalidArgument('checkpoint not support on containers with tty');
-      if (await exists(path)) {
+      if (await pathExists(path)) {
         throw alreadyExists(`checkpoint with name ${checkpoint} already exists for container ${name}`);
       }
       await requireCriu();
@@ -66,7 +66,7 @@ export class Checkpoints {
   async delete(name: string, checkpoint: string, directory: string): Promise<void> {
     const record = this.#context.store.resolve(name);
     const path = this.#pathOf(record, checkpoint, directory);
-    if (!(await exists(path))) throw notFound(`checkpoint ${checkpoint} does not exist for container ${name}`);
+    if (!(await pathExists(path))) throw notFound(`checkpoint ${checkpoint} does not exist for container ${name}`);
     await rm(path, { recursive: true });
   }
 
@@ -78,7 +78,7 @@ export class Checkpoints {
   async find(name: string, checkpoint: string, directory: string): Promise<string> {
     const record = this.#context.store.resolve(name);
     const path = this.#pathOf(record, checkpoint, directory);
-    if (!(await exists(path))) throw notFound(`checkpoint ${checkpoint} does not exist for container ${name}`);
+    if (!(await pathExists(path))) throw notFound(`checkpoint ${checkpoint} does not exist for container ${name}`);
     refuseUserNamespace(record);
     await requireCriu();
     return path;
@@ -103,13 +103,4 @@ function refuseUserNamespace({ internals }: ContainerRecord): void {
   throw unimplemented(
     'checkpoints of containers in a user namespace are not supported: run the container with --userns=host',
   );
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
-  }
 }

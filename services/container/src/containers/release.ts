@@ -1,5 +1,6 @@
-import { access, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { messageOf } from '@flotilla/errors';
+import { pathExists } from '@flotilla/sys';
 import type { RuntimeTask } from '../runtime/runtime.js';
 import type { ContainerRecord } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
@@ -61,13 +62,8 @@ export async function releaseSandbox(
 }
 
 /** Whether a run (or a start that was cut short) may have left something: its bundle is made first and removed last. */
-export async function hasBundle(context: ContainerContext, id: string): Promise<boolean> {
-  try {
-    await access(bundleDir(context.settings, id));
-    return true;
-  } catch {
-    return false;
-  }
+export function hasBundle(context: ContainerContext, id: string): Promise<boolean> {
+  return pathExists(bundleDir(context.settings, id));
 }
 
 /** Whether something is mounted for the container beside its root file system, so that its bundle tells of it. */

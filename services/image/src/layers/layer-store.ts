@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { access, mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { cancelled, dataLoss, isEngineError, notFound } from '@flotilla/errors';
-import { hasCode } from '@flotilla/sys';
+import { hasCode, pathExists } from '@flotilla/sys';
 import { isDirectory, removeLargeTree } from './directories.js';
 import { compressionOfFile } from './blob-compression.js';
 import type { LayerCompression } from './codec-process.js';
@@ -153,7 +153,7 @@ export class LayerStore implements AsyncDisposable {
         await this.#discard(directory);
         continue;
       }
-      const isSynced = await exists(join(directory, 'synced'));
+      const isSynced = await pathExists(join(directory, 'synced'));
       if (!isSynced && record.bootId !== this.#bootId) {
         await this.#discard(directory);
         continue;
@@ -599,14 +599,5 @@ export class LayerStore implements AsyncDisposable {
     await Promise.all(this.#background);
     await this.#workers[Symbol.asyncDispose]();
     await this.writable[Symbol.asyncDispose]();
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
   }
 }
