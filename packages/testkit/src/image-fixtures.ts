@@ -12,6 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { debianMirror } from './debian-packages.js';
 
 /** The parts of an OCI/Docker image configuration that tests set. */
 export interface FixtureConfig {
@@ -187,21 +188,6 @@ export function debianRootfsTar(cacheDirectory: string): Buffer {
     rmSync(root, { recursive: true });
   }
   return readFileSync(cached);
-}
-
-/** Mirror and release that this machine's apt uses. */
-function debianMirror(): [string, string] {
-  const out = execFileSync(
-    'apt-get',
-    ['indextargets', '--format', '$(SITE) $(RELEASE) $(COMPONENT)', 'Created-By: Packages'],
-    { encoding: 'utf8' },
-  );
-  for (const line of out.split('\n')) {
-    const [site, release, component] = line.split(' ');
-    if (site !== undefined && release !== undefined && component === 'main' && /^[a-z]+$/.test(release))
-      return [site, release];
-  }
-  throw new Error('apt lists no Debian release: run apt-get update');
 }
 
 /** The Debian image: a base of three layers so that downloads and unpacking have something to overlap. */
