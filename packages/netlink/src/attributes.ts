@@ -54,6 +54,13 @@ export function uint8(value: number): Buffer {
   return Buffer.from([value]);
 }
 
+/** Host byte order, as rtnetlink wants it. */
+export function uint16(value: number): Buffer {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16LE(value);
+  return bytes;
+}
+
 /** Host byte order, as rtnetlink wants it (every supported machine is little-endian). */
 export function uint32(value: number): Buffer {
   const bytes = Buffer.alloc(4);

@@ -19,3 +19,12 @@ export type { BaseChain, Rule, SetElement, TableFamily, TableName } from './nfta
 export { routeMessages } from './routes.js';
 export type { Route } from './routes.js';
 export { Rtnetlink } from './rtnetlink.js';
+export { upperLinkMessages } from './upper-links.js';
+export type {
+  IpvlanFlag,
+  IpvlanMode,
+  IpvlanOptions,
+  MacvlanMode,
+  MacvlanOptions,
+  UpperLinkKind,
+} from './upper-links.js';

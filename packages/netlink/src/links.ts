@@ -10,6 +10,8 @@ export interface Link {
   isUp: boolean;
   mtu: number;
   mac: string;
+  /** Index of the link that it sits on (macvlan, vlan) or of its other end (veth); of another namespace, perhaps. */
+  lower?: number;
   /** Index of the bridge that it is a port of. */
   master?: number;
   /** Link kind: bridge, veth, ...; absent for hardware and loopback. */
@@ -43,7 +45,8 @@ export interface PortOptions {
 
 const IFINFO_SIZE = 16;
 
-function interfaceInfo(options: { index?: number; up?: boolean } = {}): Buffer {
+/** struct ifinfomsg; `up` absent leaves the flag as it is. */
+export function interfaceInfo(options: { index?: number; up?: boolean } = {}): Buffer {
   const bytes = Buffer.alloc(IFINFO_SIZE);
   bytes.writeInt32LE(options.index ?? 0, 4);
   if (options.up !== undefined) {
@@ -169,6 +172,7 @@ export function decodeLink(body: Buffer): Link {
   const attributes = decodeAttributes(body, IFINFO_SIZE);
   const kind = readText(decodeNested(attributes, rt.IFLA_LINKINFO).get(rt.IFLA_INFO_KIND));
   const master = attributes.get(rt.IFLA_MASTER)?.readUInt32LE(0);
+  const lower = attributes.get(rt.IFLA_LINK)?.readUInt32LE(0);
   const alias = readText(attributes.get(rt.IFLA_IFALIAS));
   return {
     index: body.readInt32LE(4),
@@ -177,6 +181,7 @@ export function decodeLink(body: Buffer): Link {
     mtu: attributes.get(rt.IFLA_MTU)?.readUInt32LE(0) ?? 0,
     mac: macText(attributes.get(rt.IFLA_ADDRESS) ?? Buffer.alloc(0)),
     group: attributes.get(rt.IFLA_GROUP)?.readUInt32LE(0) ?? 0,
+    ...(lower === undefined ? {} : { lower }),
     ...(master === undefined ? {} : { master }),
     ...(kind === undefined ? {} : { kind }),
     ...(alias === undefined ? {} : { alias }),

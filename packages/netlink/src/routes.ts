@@ -1,4 +1,5 @@
 import { addressBytes, addressText } from './addresses.js';
+import type { Family } from './addresses.js';
 import { attribute, decodeAttributes, uint32 } from './attributes.js';
 import { NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, encodeMessage } from './message.js';
 import * as rt from './rtnetlink-constants.js';
@@ -6,6 +7,8 @@ import { AF_INET, AF_INET6 } from './socket-calls.js';
 
 /** A route of the main or local table. */
 export interface Route {
+  /** Of a default route without a gateway it says what nothing else does; else it may be left out of a request. */
+  family?: Family;
   /** Absent for the default route. */
   destination?: { address: string; prefixLength: number };
   gateway?: string;
@@ -33,7 +36,7 @@ function message(type: number, flags: number, route: Omit<Route, 'table'>, famil
 }
 
 const familyOfRoute = (route: Omit<Route, 'table'>): number =>
-  (route.gateway ?? route.destination?.address ?? '').includes(':') ? AF_INET6 : AF_INET;
+  route.family === 6 || (route.gateway ?? route.destination?.address ?? '').includes(':') ? AF_INET6 : AF_INET;
 
 export const routeMessages = {
   /** Add a route of the main table, or put it in the place of the same one. */
@@ -51,6 +54,7 @@ export function decodeRoute(body: Buffer): Route {
   const linkIndex = attributes.get(rt.RTA_OIF)?.readUInt32LE(0);
   const priority = attributes.get(rt.RTA_PRIORITY)?.readUInt32LE(0);
   return {
+    family: body[0] === AF_INET6 ? 6 : 4,
     table: attributes.get(rt.RTA_TABLE)?.readUInt32LE(0) ?? body[4] ?? 0,
     ...(destination === undefined
       ? {}

@@ -17,6 +17,7 @@ import { networkSettings } from './network-settings-from-config.js';
 import { Allocations } from './networks/allocations.js';
 import { bridgeSpec } from './networks/bridge-spec.js';
 import { Networks } from './networks/networks.js';
+import { parentSpec } from './networks/parent-options.js';
 import { HostPorts } from './ports/host-ports.js';
 import { networkRpc } from './rpc/network-rpc.js';
 import { HostResolver } from './sandboxes/host-resolver.js';
@@ -89,9 +90,12 @@ export async function startNetworkService(
       const record = store.network(endpoint.networkId);
       if (record !== undefined) allocations.restore(record, endpoint);
     }
-    const bridges = store.networks().flatMap((record) => bridgeSpec(record) ?? []);
+    const links = () => ({
+      bridges: store.networks().flatMap((record) => bridgeSpec(record) ?? []),
+      parents: store.networks().flatMap((record) => parentSpec(record) ?? []),
+    });
     const recorded = store.sandboxes().flatMap((sandbox) => sandboxSpec(sandbox, networkOf) ?? []);
-    const { incomplete } = await kernel.call('reconcile', { bridges, sandboxes: recorded });
+    const { incomplete } = await kernel.call('reconcile', { ...links(), sandboxes: recorded });
 
     const files = new SandboxFiles(store, settings, new HostResolver(settings.resolvConfPath), namespaceDirectory);
     const names = new NameIndex(networkOf);
@@ -104,9 +108,8 @@ export async function startNetworkService(
     use({
       [Symbol.asyncDispose]: async () => {
         sandboxes.close();
-        const present = store.networks().flatMap((record) => bridgeSpec(record) ?? []);
         if (store.sandboxes().length > 0) return;
-        await kernel.call('dismantle', present);
+        await kernel.call('dismantle', links());
         umountAll(namespaceDirectory);
       },
     });

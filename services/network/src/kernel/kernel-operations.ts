@@ -1,3 +1,4 @@
+import type { IpvlanFlag, IpvlanMode, MacvlanMode } from '@flotilla/netlink';
 import type { Protocol } from '../store/records.js';
 
 /** What the kernel worker has to know once. */
@@ -32,22 +33,52 @@ export interface BridgeSpec {
   isMasquerading: boolean;
 }
 
-export interface InterfaceSpec {
+interface CommonInterface {
   /** Name inside the sandbox. */
   name: string;
-  /** Name of the end on the bridge. */
-  hostName: string;
+  /** Empty where the kernel decides (ipvlan has that of its parent). */
   mac: string;
-  mtu: number;
-  bridge: string;
-  isIsolated: boolean;
   addresses: AddressWithPrefix[];
 }
 
-/** Default gateways inside a sandbox. */
+/** An interface of a sandbox: a veth to a bridge, or a link on top of one of the host's. */
+export type InterfaceSpec =
+  | (CommonInterface & {
+      kind: 'veth';
+      /** Name of the end on the bridge. */
+      hostName: string;
+      mtu: number;
+      bridge: string;
+      isIsolated: boolean;
+    })
+  | (CommonInterface & { kind: 'macvlan'; parent: string; mode: MacvlanMode })
+  | (CommonInterface & { kind: 'ipvlan'; parent: string; mode: IpvlanMode; flag: IpvlanFlag });
+
+/** What macvlan and ipvlan links are put on. */
+export interface ParentSpec {
+  kind: 'macvlan' | 'ipvlan';
+  name: string;
+  /** What to make it from when it is missing: a VLAN of another link, or nothing (a dummy). Absent: it is not ours to make. */
+  lower?: { name: string; vlanId: number } | 'none';
+}
+
+export type ParentOutcome =
+  | { kind: 'ready' }
+  /** There is no such link. */
+  | { kind: 'absent'; name: string }
+  /** The kernel has no links of this kind. */
+  | { kind: 'unsupported'; link: string };
+
+/** A default route: to a router, or (`via` absent) straight to whoever is on the link. */
+export interface DefaultRoute {
+  via?: string;
+  interfaceName: string;
+}
+
+/** Default routes inside a sandbox. */
 export interface GatewaySpec {
-  ipv4?: string;
-  ipv6?: string;
+  ipv4?: DefaultRoute;
+  ipv6?: DefaultRoute;
 }
 
 /** One element of the port maps: traffic for `hostAddress:hostPort` goes to the target. Both are of one family. */
@@ -85,6 +116,8 @@ export interface SandboxSpec {
 export interface SandboxTraces {
   containerId: string;
   hostNames: string[];
+  /** Links inside that have no end outside: they must go at once, for their MAC address and their parent to be free. */
+  upperNames: string[];
   publications: Publication[];
   /** Addresses whose tracked UDP flows must be forgotten. */
   addresses: string[];
@@ -92,6 +125,7 @@ export interface SandboxTraces {
 
 export interface ExpectedState {
   bridges: BridgeSpec[];
+  parents: ParentSpec[];
   sandboxes: SandboxSpec[];
 }
 
@@ -110,6 +144,10 @@ export interface KernelOperations {
   /** A bridge that exists and is not ours is used as it is: it gets the addresses that it lacks and is never deleted. */
   ensureBridge(bridge: BridgeSpec): void;
   removeBridge(bridge: BridgeSpec): void;
+  /** Make it where it is missing and ours to make. Nothing stays unless it is ready. */
+  ensureParent(parent: ParentSpec): ParentOutcome;
+  /** A parent that we did not make is left alone. */
+  removeParent(name: string): void;
   /** All or nothing. */
   prepareSandbox(sandbox: SandboxSpec): { dns?: DnsSockets };
   releaseSandbox(traces: SandboxTraces): void;
@@ -121,5 +159,5 @@ export interface KernelOperations {
   /** Make the DNS sockets of a sandbox, and unless they are there the rules that lead to them. */
   openDns(argument: { containerId: string; ports: DnsPorts; hasRules: boolean }): DnsSockets;
   /** Take away table and bridges, for an engine that has no sandbox and stops. */
-  dismantle(bridges: BridgeSpec[]): void;
+  dismantle(argument: { bridges: BridgeSpec[]; parents: ParentSpec[] }): void;
 }

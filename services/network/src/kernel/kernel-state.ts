@@ -27,13 +27,16 @@ import type {
   InterfaceSpec,
   KernelOperations,
   KernelSettings,
+  ParentOutcome,
+  ParentSpec,
   Publication,
   SandboxSpec,
   SandboxTraces,
 } from './kernel-operations.js';
-import { configureInside, replaceGateway, silenceInside } from './sandbox-interfaces.js';
+import { configureInside, deleteInside, hasInside, replaceGateway, silenceInside } from './sandbox-interfaces.js';
 import { dnsAddress } from './dns-address.js';
 import { installDnsRules } from './sandbox-dns-rules.js';
+import { createUpperInterface, ensureParent } from './upper-interfaces.js';
 
 const NSFS_MAGIC = 0x6e736673;
 const MAIN_TABLE = 254;
@@ -84,7 +87,7 @@ export class KernelState implements KernelOperations {
       );
   }
 
-  reconcile({ bridges, sandboxes }: ExpectedState): { incomplete: string[] } {
+  reconcile({ bridges, parents, sandboxes }: ExpectedState): { incomplete: string[] } {
     const { namespaceDirectory, markerDirectory } = this.#opened();
     const complete = new Map<string, SandboxSpec>();
     const incomplete: string[] = [];
@@ -99,11 +102,12 @@ export class KernelState implements KernelOperations {
       if (!complete.has(name)) rmSync(join(markerDirectory, name));
     }
     const publications = [...complete.values()].flatMap((sandbox) => sandbox.publications);
-    this.#removeStrangers(bridges, [...complete.values()]);
+    this.#removeStrangers(bridges, parents, [...complete.values()]);
     this.#firewall?.expect(bridges, publications);
     for (const bridge of bridges) this.#ensureBridgeLink(bridge);
+    for (const parent of parents) this.#restoreParent(parent);
     this.#firewall?.synchronize();
-    for (const sandbox of complete.values()) for (const one of sandbox.interfaces) this.#ensurePort(one);
+    for (const sandbox of complete.values()) this.#restoreInterfaces(sandbox);
     return { incomplete };
   }
 
@@ -120,6 +124,15 @@ export class KernelState implements KernelOperations {
     if (link?.group !== this.#opened().linkGroup) return;
     this.#ensureAddresses(link, { ...bridge, addresses: [] });
     this.#leave([bridge.name]);
+  }
+
+  ensureParent(parent: ParentSpec): ParentOutcome {
+    this.#leaving.delete(parent.name);
+    return ensureParent(this.#rt, parent, this.#opened().linkGroup);
+  }
+
+  removeParent(name: string): void {
+    this.#deleteOwnLink(name);
   }
 
   prepareSandbox(sandbox: SandboxSpec): { dns?: DnsSockets } {
@@ -139,7 +152,7 @@ export class KernelState implements KernelOperations {
       return dns === undefined ? {} : { dns };
     } catch (error) {
       if (dns !== undefined) for (const socket of [dns.udp, dns.tcp]) closeDescriptor(socket);
-      this.#leave(sandbox.interfaces.map((one) => one.hostName));
+      this.#leave(hostNames(sandbox.interfaces));
       removeNamespace(path);
       throw error;
     } finally {
@@ -152,7 +165,7 @@ export class KernelState implements KernelOperations {
     this.replacePublications({ remove: traces.publications, add: [] });
     this.#forgetFlows(traces);
     const path = this.#namespacePath(traces.containerId);
-    if (isNamespace(path)) this.#inSandbox(traces.containerId, silenceInside);
+    if (isNamespace(path)) this.#inSandbox(traces.containerId, () => silenceInside(traces.upperNames));
     removeNamespace(path);
     this.#leave(traces.hostNames);
   }
@@ -167,13 +180,14 @@ export class KernelState implements KernelOperations {
         closeSync(fd);
       }
     } catch (error) {
-      this.#deleteLink(one.hostName);
+      this.detachInterface({ containerId, interface: one });
       throw error;
     }
   }
 
-  detachInterface({ interface: one }: { containerId: string; interface: InterfaceSpec }): void {
-    this.#deleteLink(one.hostName);
+  detachInterface({ containerId, interface: one }: { containerId: string; interface: InterfaceSpec }): void {
+    if (one.kind === 'veth') this.#deleteLink(one.hostName);
+    else this.#inSandbox(containerId, () => deleteInside(one.name));
   }
 
   setGateway({ containerId, gateway }: { containerId: string; gateway?: GatewaySpec }): void {
@@ -193,11 +207,11 @@ export class KernelState implements KernelOperations {
     return this.#inSandbox(containerId, () => openDnsSockets(ports, hasRules));
   }
 
-  dismantle(bridges: BridgeSpec[]): void {
+  dismantle({ bridges, parents }: { bridges: BridgeSpec[]; parents: ParentSpec[] }): void {
     clearInterval(this.#verifyTimer);
     this.#deleteLeaving();
     this.#firewall?.remove();
-    for (const bridge of bridges) this.#deleteOwnBridge(bridge.name);
+    for (const { name } of [...bridges, ...parents]) this.#deleteOwnLink(name);
   }
 
   #opened(): KernelSettings {
@@ -229,6 +243,10 @@ export class KernelState implements KernelOperations {
   #createInterfaces(namespaceFd: number, interfaces: readonly InterfaceSpec[]): void {
     const { linkGroup } = this.#opened();
     for (const one of interfaces) {
+      if (one.kind !== 'veth') {
+        createUpperInterface(this.#rt, namespaceFd, one);
+        continue;
+      }
       const bridge = this.#rt.link(one.bridge);
       this.#rt.apply(
         [
@@ -284,7 +302,7 @@ export class KernelState implements KernelOperations {
   }
 
   /** Somebody deleted and we made the bridge again, or took the port out of it. */
-  #ensurePort(one: InterfaceSpec): void {
+  #ensurePort(one: Extract<InterfaceSpec, { kind: 'veth' }>): void {
     const port = this.#rt.findLink(one.hostName);
     const bridge = this.#rt.findLink(one.bridge);
     if (port === undefined || bridge === undefined || port.master === bridge.index) return;
@@ -298,11 +316,48 @@ export class KernelState implements KernelOperations {
     );
   }
 
-  #removeStrangers(bridges: readonly BridgeSpec[], sandboxes: readonly SandboxSpec[]): void {
+  #restoreInterfaces({ containerId, interfaces, gateway }: SandboxSpec): void {
+    for (const one of interfaces) {
+      if (one.kind === 'veth') this.#ensurePort(one);
+      else this.#restoreUpperInterface(containerId, one, gateway);
+    }
+  }
+
+  /** The parent was taken away, and everything on it with it; now it is back. */
+  #restoreUpperInterface(
+    containerId: string,
+    one: Extract<InterfaceSpec, { kind: 'macvlan' | 'ipvlan' }>,
+    gateway: GatewaySpec | undefined,
+  ): void {
+    const isThere = this.#inSandbox(containerId, () => hasInside(one.name));
+    if (isThere || this.#rt.findLink(one.parent) === undefined) return;
+    try {
+      this.attachInterface({ containerId, interface: one });
+      this.setGateway({ containerId, ...(gateway === undefined ? {} : { gateway }) });
+    } catch (error) {
+      this.#report(`interface ${one.name} of container ${containerId} could not be restored`, error);
+    }
+  }
+
+  /** A network whose parent is gone waits for it; the others must not. */
+  #restoreParent(parent: ParentSpec): void {
+    try {
+      const outcome = this.ensureParent(parent);
+      if (outcome.kind !== 'ready') this.#report(`parent ${parent.name} of a network is not there`, outcome.kind);
+    } catch (error) {
+      this.#report(`parent ${parent.name} of a network could not be made`, error);
+    }
+  }
+
+  #removeStrangers(
+    bridges: readonly BridgeSpec[],
+    parents: readonly ParentSpec[],
+    sandboxes: readonly SandboxSpec[],
+  ): void {
     const { linkGroup } = this.#opened();
     const known = new Set([
-      ...bridges.map((bridge) => bridge.name),
-      ...sandboxes.flatMap((sandbox) => sandbox.interfaces.map((one) => one.hostName)),
+      ...[...bridges, ...parents].map(({ name }) => name),
+      ...sandboxes.flatMap((sandbox) => hostNames(sandbox.interfaces)),
     ]);
     const strangers = this.#rt
       .links()
@@ -339,7 +394,7 @@ export class KernelState implements KernelOperations {
     if (marked.length > 0) this.#ignoreMissing(() => this.#rt.apply([linkMessages.deleteGroup(group)], 'delete links'));
   }
 
-  #deleteOwnBridge(name: string): void {
+  #deleteOwnLink(name: string): void {
     if (this.#rt.findLink(name)?.group === this.#opened().linkGroup) this.#deleteLink(name);
   }
 
@@ -371,6 +426,11 @@ export class KernelState implements KernelOperations {
       this.#report('the firewall table could not be restored', error);
     }
   }
+}
+
+/** Ends of the interfaces that are on the host. */
+function hostNames(interfaces: readonly InterfaceSpec[]): string[] {
+  return interfaces.flatMap((one) => (one.kind === 'veth' ? [one.hostName] : []));
 }
 
 function isNamespace(path: string): boolean {

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { Rtnetlink, addressMessages, linkMessages, routeMessages } from '@flotilla/netlink';
-import type { GatewaySpec, InterfaceSpec } from './kernel-operations.js';
+import type { Route } from '@flotilla/netlink';
+import type { DefaultRoute, GatewaySpec, InterfaceSpec } from './kernel-operations.js';
 
 /** Bring the loopback and the given interfaces of the namespace that the thread is in to life. */
 export function configureInside(interfaces: readonly InterfaceSpec[], gateway: GatewaySpec | undefined): void {
@@ -12,43 +13,71 @@ export function configureInside(interfaces: readonly InterfaceSpec[], gateway: G
     messages.push(linkMessages.setUp(one.name));
     for (const address of one.addresses) messages.push(addressMessages.addAddress({ linkIndex: index, ...address }));
   }
-  messages.push(...gatewayMessages(gateway));
+  messages.push(...gatewayMessages(rt, gateway));
   rt.apply(messages, 'configure sandbox');
 }
 
-/** Routes of the namespace that the thread is in: exactly these default gateways. */
+/** Routes of the namespace that the thread is in: exactly these default routes. */
 export function replaceGateway(gateway: GatewaySpec | undefined): void {
   using rt = new Rtnetlink();
-  const wanted = [gateway?.ipv4, gateway?.ipv6];
+  const indexOf = new Map(rt.links().map((link) => [link.name, link.index]));
+  const isWanted = (route: Route): boolean =>
+    [gateway?.ipv4, gateway?.ipv6].some(
+      (wanted) =>
+        wanted !== undefined &&
+        route.gateway === wanted.via &&
+        route.linkIndex === indexOf.get(wanted.interfaceName) &&
+        (wanted.via !== undefined || route.family === (wanted === gateway?.ipv4 ? 4 : 6)),
+    );
+  const loopback = indexOf.get('lo');
   const surplus = rt
     .routes()
-    .filter((route) => route.destination === undefined && route.table === 254 && !wanted.includes(route.gateway))
-    .filter((route) => route.gateway !== undefined);
-  const removals = surplus.map(({ gateway: via, linkIndex }) =>
-    routeMessages.deleteRoute({
-      ...(via === undefined ? {} : { gateway: via }),
-      ...(linkIndex === undefined ? {} : { linkIndex }),
-    }),
-  );
-  const messages = [...removals, ...gatewayMessages(gateway)];
+    .filter((route) => route.destination === undefined && route.table === 254 && route.linkIndex !== loopback)
+    .filter((route) => !isWanted(route));
+  const messages = [...surplus.map((route) => routeMessages.deleteRoute(route)), ...gatewayMessages(rt, gateway)];
   if (messages.length > 0) rt.apply(messages, 'default route');
 }
 
-/** Take the addresses away, so that a namespace on its way out answers for nobody. */
-export function silenceInside(): void {
+export function hasInside(name: string): boolean {
+  using rt = new Rtnetlink();
+  return rt.findLink(name) !== undefined;
+}
+
+/** Delete a link of the namespace that the thread is in; none of that name is fine. */
+export function deleteInside(name: string): void {
+  using rt = new Rtnetlink();
+  if (rt.findLink(name) !== undefined) rt.apply([linkMessages.deleteLink(name)], `delete ${name}`);
+}
+
+/**
+ * Take the addresses away, so that a namespace on its way out answers for nobody, and the links that have no end outside.
+ */
+export function silenceInside(upperNames: readonly string[]): void {
   using rt = new Rtnetlink();
   const names = new Map(rt.links().map((link) => [link.index, link.name]));
-  const messages = rt
-    .addresses()
-    .filter((address) => names.get(address.linkIndex) !== 'lo')
-    .map((address) => addressMessages.deleteAddress(address));
+  const present = new Set(names.values());
+  const messages = [
+    ...upperNames.filter((name) => present.has(name)).map((name) => linkMessages.deleteLink(name)),
+    ...rt
+      .addresses()
+      .filter(({ linkIndex }) => names.get(linkIndex) !== 'lo' && !upperNames.includes(names.get(linkIndex) ?? ''))
+      .map((address) => addressMessages.deleteAddress(address)),
+  ];
   if (messages.length > 0) rt.apply(messages, 'silence sandbox');
 }
 
-function gatewayMessages(gateway: GatewaySpec | undefined): Buffer[] {
-  return [gateway?.ipv4, gateway?.ipv6].flatMap((via) =>
-    via === undefined ? [] : [routeMessages.setRoute({ gateway: via })],
-  );
+function gatewayMessages(rt: Rtnetlink, gateway: GatewaySpec | undefined): Buffer[] {
+  const message = (route: DefaultRoute | undefined, family: 4 | 6): Buffer[] =>
+    route === undefined
+      ? []
+      : [
+          routeMessages.setRoute({
+            family,
+            linkIndex: rt.link(route.interfaceName).index,
+            ...(route.via === undefined ? {} : { gateway: route.via }),
+          }),
+        ];
+  return [...message(gateway?.ipv4, 4), ...message(gateway?.ipv6, 6)];
 }
 
 /** No IPv6 at all, not even link-local, on an interface that has no IPv6 address. */

@@ -1,6 +1,14 @@
 import { KeyedLocks } from '@flotilla/store';
 import type { HybridClock } from '@flotilla/store';
-import { alreadyExists, invalidArgument, messageOf, notFound, permissionDenied, unimplemented } from '@flotilla/errors';
+import {
+  alreadyExists,
+  invalidArgument,
+  isEngineError,
+  messageOf,
+  notFound,
+  permissionDenied,
+  unimplemented,
+} from '@flotilla/errors';
 import { network as proto } from '@flotilla/proto';
 import type { Logger } from '@flotilla/log';
 import { cidrText, firstAddress, overlaps, parseCidr } from '../addresses/cidr.js';
@@ -20,6 +28,7 @@ import { validatePools } from './ipam-validation.js';
 import { networkCreated, networkDestroyed } from './network-events.js';
 import { parseBridgeOptions } from './network-options.js';
 import type { BridgeOptions } from './network-options.js';
+import { checkParentIsFree, parentFailure, parentSpec, parseParentOptions } from './parent-options.js';
 
 export interface NetworksDeps {
   store: NetworkStore;
@@ -103,7 +112,8 @@ export class Networks {
       if (record.configOnly && user !== undefined) {
         throw permissionDenied(`configuration network ${JSON.stringify(record.name)} is in use`);
       }
-      return await this.#tearDown(record, receipt);
+      // Who makes a network of the same bridge or parent meanwhile must not lose it again.
+      return await this.#locks.run(creation, () => this.#tearDown(record, receipt));
     });
   }
 
@@ -271,6 +281,12 @@ export class Networks {
     };
     record.hasUserSubnet = given.some(({ subnet }) => subnet !== '');
     if (record.configOnly) return record;
+    if (driver === 'macvlan' || driver === 'ipvlan') {
+      record.parent = parseParentOptions(driver, merged.options, record.id);
+      checkParentIsFree(record.parent, this.#deps.store.networks());
+      record.ipam.pools = await this.#planPools(record);
+      return record;
+    }
     const options = parseBridgeOptions(merged.options, this.#bridgeDefaults(record.id));
     this.#checkBridgeName(options);
     record.ipam.pools = await this.#planPools(record);
@@ -370,33 +386,52 @@ export class Networks {
    * Record and build at the same time: what a crash leaves of either without the other is put right at the next start.
    */
   async #establish(record: NetworkRecord, receipt: Receipt): Promise<bigint> {
-    const { store, kernel, allocations } = this.#deps;
-    const bridge = bridgeSpec(record);
+    const { store, allocations } = this.#deps;
     const [built, written] = await Promise.allSettled([
-      bridge === undefined ? Promise.resolve() : kernel.call('ensureBridge', bridge),
+      this.#build(record),
       store.commit({ putNetworks: [record], events: [networkCreated(record)], receipt }),
     ]);
     if (built.status === 'rejected') {
-      if (bridge !== undefined) await kernel.call('removeBridge', bridge).catch(() => undefined);
+      await this.#demolish(record).catch(() => undefined);
       if (written.status === 'fulfilled')
         await store.commit({ removeNetworks: [record], events: [networkDestroyed(record)] });
+      if (isEngineError(built.reason)) throw built.reason;
       throw kernelFailure(`cannot create network ${record.name}`, built.reason);
     }
     if (written.status === 'rejected') {
-      if (bridge !== undefined) await kernel.call('removeBridge', bridge);
+      await this.#demolish(record);
       throw written.reason;
     }
     allocations.addNetwork(record);
     return written.value;
   }
 
-  async #tearDown(record: NetworkRecord, receipt: Receipt): Promise<bigint> {
-    const { store, kernel, allocations } = this.#deps;
+  /** What a network has in the kernel. */
+  async #build(record: NetworkRecord): Promise<void> {
+    const { kernel } = this.#deps;
     const bridge = bridgeSpec(record);
+    if (bridge !== undefined) await kernel.call('ensureBridge', bridge);
+    const parent = parentSpec(record);
+    if (parent === undefined || record.parent === undefined) return;
+    const outcome = await kernel.call('ensureParent', parent);
+    if (outcome.kind !== 'ready') throw parentFailure(record.parent, outcome);
+  }
+
+  async #demolish(record: NetworkRecord): Promise<void> {
+    const { kernel, store } = this.#deps;
+    const bridge = bridgeSpec(record);
+    if (bridge !== undefined) await kernel.call('removeBridge', bridge);
+    const { parent } = record;
+    const isShared = store.networks().some((other) => other.id !== record.id && other.parent?.name === parent?.name);
+    if (parent !== undefined && !isShared) await kernel.call('removeParent', parent.name);
+  }
+
+  async #tearDown(record: NetworkRecord, receipt: Receipt): Promise<bigint> {
+    const { store, allocations } = this.#deps;
     allocations.removeNetwork(record.id); // nobody gets in from here on
     try {
       const revision = await store.commit({ removeNetworks: [record], events: [networkDestroyed(record)], receipt });
-      if (bridge !== undefined) await kernel.call('removeBridge', bridge);
+      await this.#demolish(record);
       return revision;
     } catch (error) {
       if (store.network(record.id) !== undefined) allocations.addNetwork(record);
@@ -428,7 +463,7 @@ function driverOf(name: string): NetworkDriver {
       throw permissionDenied('only one instance of "null" network is allowed');
     case 'macvlan':
     case 'ipvlan':
-      throw unimplemented(`network driver ${name} is not supported yet`);
+      return name;
     case 'overlay':
       throw unimplemented(
         'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',

@@ -6,6 +6,7 @@ import { macForAddress } from '../addresses/mac-address.js';
 import { hostInterfaceName, newId } from '../engine-names.js';
 import type { Allocations } from '../networks/allocations.js';
 import type { EndpointRecord, NetworkRecord } from '../store/records.js';
+import { isRoutedByParent } from './gateway-choice.js';
 
 /** Who the endpoint is for. */
 export interface EndpointOwner {
@@ -21,6 +22,8 @@ export interface EndpointOwner {
  */
 export function checkEndpointRequest(request: proto.EndpointRequest, network: NetworkRecord): void {
   if (request.macAddress !== '') parseMac(request.macAddress);
+  if (request.macAddress !== '' && network.parent?.kind === 'ipvlan')
+    throw invalidArgument('ipvlan interfaces do not support custom mac address assignment');
   for (const [address, family] of [
     [request.ipv4Address, 4],
     [request.ipv6Address, 6],
@@ -80,16 +83,17 @@ export function planEndpoint(
     hostInterfaceName: '',
   };
   allocations.hold(network, id);
-  if (network.bridge === undefined) return endpoint;
+  if (network.bridge === undefined && network.parent === undefined) return endpoint;
   try {
     takeAddresses(endpoint, request, network, allocations);
   } catch (error) {
     allocations.release(endpoint);
     throw error;
   }
+  endpoint.interfaceName = freeInterfaceName(network.bridge?.interfacePrefix ?? 'eth', usedInterfaces);
+  if (network.parent?.kind === 'ipvlan') return endpoint; // it has the MAC address of its parent
   endpoint.macAddress = request.macAddress === '' ? macForAddress(endpoint.ipv4Address) : parseMac(request.macAddress);
-  endpoint.interfaceName = freeInterfaceName(network.bridge.interfacePrefix, usedInterfaces);
-  endpoint.hostInterfaceName = hostInterfaceName(id);
+  if (network.bridge !== undefined) endpoint.hostInterfaceName = hostInterfaceName(id);
   return endpoint;
 }
 
@@ -107,21 +111,25 @@ function takeAddresses(
   allocations: Allocations,
 ): void {
   const addresses = allocations.addressesOf(network);
-  const gatewayOf = (family: 4 | 6): string => {
-    if (network.internal) return '';
-    return network.ipam.pools.find(({ subnet }) => parseCidr(subnet)?.family === family)?.gateway ?? '';
+  const gatewayOf = (address: string): string => {
+    if (network.internal || network.parent?.isMadeOfNothing === true || isRoutedByParent(network)) return '';
+    const pool = network.ipam.pools.find(({ subnet }) => {
+      const cidr = parseCidr(subnet);
+      return cidr !== undefined && containsAddress(cidr, address);
+    });
+    return pool?.gateway ?? '';
   };
   if (network.enableIpv4) {
     const { address, prefixLength } = addresses.take(4, request.ipv4Address);
     endpoint.ipv4Address = address;
     endpoint.ipv4PrefixLength = prefixLength;
-    endpoint.gateway = gatewayOf(4);
+    endpoint.gateway = gatewayOf(address);
   }
   if (network.enableIpv6) {
     const { address, prefixLength } = addresses.take(6, request.ipv6Address);
     endpoint.ipv6Address = address;
     endpoint.ipv6PrefixLength = prefixLength;
-    endpoint.ipv6Gateway = gatewayOf(6);
+    endpoint.ipv6Gateway = gatewayOf(address);
   }
 }
 

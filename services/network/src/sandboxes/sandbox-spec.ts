@@ -24,17 +24,26 @@ export function candidatesOf({ endpoints }: SandboxRecord, networkOf: NetworkOf)
 
 /** The interface of an endpoint; undefined on networks that give none (host, none). */
 export function interfaceSpec(endpoint: EndpointRecord, network: NetworkRecord): InterfaceSpec | undefined {
-  const { bridge } = network;
-  if (bridge === undefined) return undefined;
-  return {
+  const { bridge, parent } = network;
+  const common = {
     name: endpoint.interfaceName,
-    hostName: endpoint.hostInterfaceName,
     mac: endpoint.macAddress,
-    mtu: bridge.mtu,
-    bridge: bridge.name,
-    isIsolated: !bridge.areNeighboursAllowed,
     addresses: addressesWithPrefix(endpoint),
   };
+  if (bridge !== undefined) {
+    return {
+      kind: 'veth',
+      ...common,
+      hostName: endpoint.hostInterfaceName,
+      mtu: bridge.mtu,
+      bridge: bridge.name,
+      isIsolated: !bridge.areNeighboursAllowed,
+    };
+  }
+  if (parent === undefined) return undefined;
+  return parent.kind === 'macvlan'
+    ? { kind: 'macvlan', ...common, parent: parent.name, mode: parent.mode }
+    : { kind: 'ipvlan', ...common, parent: parent.name, mode: parent.mode, flag: parent.flag };
 }
 
 /** What the kernel should have for a sandbox; undefined for those in the engine's own namespace. */
@@ -55,6 +64,9 @@ export function sandboxTraces(sandbox: SandboxRecord, networkOf: NetworkOf): San
   return {
     containerId: sandbox.containerId,
     hostNames: sandbox.endpoints.map((endpoint) => endpoint.hostInterfaceName).filter((name) => name !== ''),
+    upperNames: candidatesOf(sandbox, networkOf).flatMap(({ endpoint, network }) =>
+      network.parent === undefined ? [] : [endpoint.interfaceName],
+    ),
     publications: publicationsOf(sandbox.ports, choosePortTarget(candidatesOf(sandbox, networkOf))),
     addresses: sandbox.endpoints.flatMap(addressesOfEndpoint),
   };

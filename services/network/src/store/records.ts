@@ -1,3 +1,5 @@
+import type { IpvlanFlag, IpvlanMode, MacvlanMode } from '@flotilla/netlink';
+
 /** Protocols that can be published. */
 export type Protocol = 'tcp' | 'udp';
 
@@ -23,6 +25,13 @@ export interface BridgeRecord {
   interfacePrefix: string;
 }
 
+/** The host's link that a network of driver macvlan or ipvlan sits on. */
+export type ParentRecord = {
+  name: string;
+  /** None was given: a dummy of ours, which leads nowhere. */
+  isMadeOfNothing: boolean;
+} & ({ kind: 'macvlan'; mode: MacvlanMode } | { kind: 'ipvlan'; mode: IpvlanMode; flag: IpvlanFlag });
+
 export interface NetworkRecord {
   id: string;
   name: string;
@@ -45,6 +54,7 @@ export interface NetworkRecord {
   /** Fixed addresses may be asked for only where the user chose the subnet. */
   hasUserSubnet: boolean;
   bridge?: BridgeRecord;
+  parent?: ParentRecord;
 }
 
 /** A container's place in a network. Empty strings and 0 where a family is not used. */
