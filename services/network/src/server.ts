@@ -99,7 +99,11 @@ export async function startNetworkService(
 
     const files = new SandboxFiles(store, settings, new HostResolver(settings.resolvConfPath), namespaceDirectory);
     const names = new NameIndex(networkOf);
-    const resolver = new Resolver({ names, forwarder: new Forwarder(), upstreams: (id) => files.upstreams(id) });
+    const resolver = new Resolver({
+      ...{ names, forwarder: new Forwarder() },
+      upstreams: (id) => files.upstreams(id),
+      completesNames: (id) => files.completesNames(id),
+    });
     const sandboxes = new Sandboxes({
       ...{ store, kernel, allocations, networks, names, resolver, log },
       hostPorts: new HostPorts(settings.defaultHostIp),

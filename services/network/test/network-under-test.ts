@@ -104,6 +104,11 @@ export class NetworkUnderTest implements AsyncDisposable {
     return service;
   }
 
+  /** Of the service, which runs. */
+  get pid(): number {
+    return this.#process?.pid ?? 0;
+  }
+
   /** What the service logged, for messages of failed tests. */
   get log(): string {
     return this.#log;

@@ -302,9 +302,7 @@ describe.skipIf(!isRoot)('sandboxes, over gRPC (needs root)', () => {
     expect(resolve(asker, 'other')).toBe('ESERVFAIL');
     expect(resolve(inside(other.containerId), 'web')).toBe('ESERVFAIL');
     const both = [ownAddress(web), ownAddress(api)];
-    const turns = [resolve(asker, 'shared'), resolve(asker, 'shared')] as string[][];
-    expect(turns.map((addresses) => [...addresses].sort())).toEqual([[...both].sort(), [...both].sort()]);
-    expect(turns[0]?.[0]).not.toBe(turns[1]?.[0]);
+    expect([...(resolve(asker, 'shared') as string[])].sort()).toEqual([...both].sort());
     const reversed = ownAddress(web).split('.').reverse().join('.');
     expect(resolve(asker, `${reversed}.in-addr.arpa`, 'PTR')).toEqual(['web.one']);
     await service.client.renameSandbox({ containerId: web.containerId, containerName: 'renamed' }, call);

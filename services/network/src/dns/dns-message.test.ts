@@ -28,7 +28,9 @@ describe('parseQuestion', () => {
       type: recordTypes.a,
       class: 1,
       end: asked.length,
+      messageEnd: asked.length,
       udpSize: 512,
+      hasEdns: false,
     });
   });
 
@@ -47,7 +49,11 @@ describe('parseQuestion', () => {
         },
       ],
     });
-    expect(parseQuestion(asked).udpSize).toBe(1232);
+    expect(parseQuestion(asked)).toMatchObject({ udpSize: 1232, hasEdns: true });
+    const many = Array.from({ length: 90 }, (_, index) => `10.0.0.${index}`);
+    const bytes = addressAnswer(asked, parseQuestion(asked), many, 600, 1232);
+    expect(bytes.length).toBeLessThanOrEqual(1232);
+    expect(packet.decode(bytes)).toMatchObject({ flag_tc: true, additionals: [{ type: 'OPT', udpPayloadSize: 4096 }] });
   });
 
   it('refuses what is no query, without ever failing otherwise', () => {
@@ -62,6 +68,12 @@ describe('parseQuestion', () => {
     );
     const pointing = Buffer.concat([query('web').subarray(0, 12), Buffer.from([0xc0, 0x0c, 0, 1, 0, 1])]);
     expect(() => parseQuestion(pointing)).toThrow('bad name');
+    const signed = query('web', 'A', { additionals: [{ type: 'TXT', name: 'a.b', data: 'x' }] });
+    expect(parseQuestion(Buffer.concat([signed, Buffer.from('more')])).messageEnd).toBe(signed.length);
+    for (let cut = query('web').length; cut < signed.length; cut++)
+      expect(() => parseQuestion(signed.subarray(0, cut))).toThrow(MalformedQuery);
+    signed.writeUInt16BE(9, 10);
+    expect(() => parseQuestion(signed)).toThrow('too many records');
     const answer = query('web');
     answer.writeUInt8(0x80, 2);
     expect(() => parseQuestion(answer)).toThrow('a response');
@@ -93,6 +105,8 @@ describe('answers', () => {
     expect(packet.decode(pointerAnswer(asked, parseQuestion(asked), 'web.app', 600)).answers).toMatchObject([
       { data: 'web.app' },
     ]);
+    const tooLong = pointerAnswer(asked, parseQuestion(asked), `${'w'.repeat(64)}.app`, 600);
+    expect(packet.decode(tooLong)).toMatchObject({ rcode: 'NOERROR', answers: [] });
     expect(packet.decode(emptyAnswer(asked, parseQuestion(asked), 2))).toMatchObject({
       rcode: 'SERVFAIL',
       questions: [{ type: 'PTR' }],

@@ -5,8 +5,16 @@ export const responseCodes = { noError: 0, formatError: 1, serverFailure: 2, nam
 
 const HEADER_SIZE = 12;
 const MAX_NAME = 255;
+const MAX_LABEL = 63;
+const MIN_POINTER = 0xc0;
+/** Queries have one record behind the question (EDNS), or two (a signature). */
+const MAX_RECORDS = 8;
 const CLASS_IN = 1;
 const MIN_UDP_SIZE = 512;
+/** What a UDP datagram over IPv4 can hold. */
+const MAX_UDP_SIZE = 65507;
+/** Root name, type, our own UDP size as the class, no flags, no options. */
+const EDNS_RECORD = Buffer.from([0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]);
 const QUESTION_POINTER = 0xc00c; // the name of the first question
 const FLAG_RESPONSE = 0x8000;
 const FLAG_TRUNCATED = 0x0200;
@@ -22,8 +30,12 @@ export interface Question {
   class: number;
   /** Offset behind the question in the query. */
   end: number;
+  /** Offset behind the last record of the query; what comes after it is no part of the message. */
+  messageEnd: number;
   /** Largest answer that the asker takes over UDP. */
   udpSize: number;
+  /** Whether the query has an EDNS record, which the answer then has too (RFC 6891, 6.1.1). */
+  hasEdns: boolean;
 }
 
 /** Not a query that can be answered; `code` is what to answer, undefined when nothing should be. */
@@ -53,7 +65,7 @@ export function parseQuestion(query: Buffer): Question {
   for (;;) {
     const length = query[offset];
     // A question's name is the first in the message: there is nothing that a pointer could lead to.
-    if (length === undefined || length > 63) throw new MalformedQuery('bad name', responseCodes.formatError);
+    if (length === undefined || length > MAX_LABEL) throw new MalformedQuery('bad name', responseCodes.formatError);
     offset += 1;
     if (length === 0) break;
     if (offset + length > query.length || offset + length - HEADER_SIZE > MAX_NAME) {
@@ -69,16 +81,61 @@ export function parseQuestion(query: Buffer): Question {
     type: query.readUInt16BE(offset),
     class: query.readUInt16BE(offset + 2),
     end,
-    udpSize: announcedSize(query, end),
+    messageEnd: endOfRecords(query, end),
+    ...announcedSize(query, end),
   };
 }
 
+/** @throws MalformedQuery unless the records that the header tells of are there: only whole messages are passed on */
+function endOfRecords(query: Buffer, start: number): number {
+  const count = query.readUInt16BE(6) + query.readUInt16BE(8) + query.readUInt16BE(10);
+  if (count > MAX_RECORDS) throw new MalformedQuery('too many records', responseCodes.formatError);
+  let offset = start;
+  for (let index = 0; index < count; index++) {
+    offset = endOfName(query, offset);
+    if (offset + 10 > query.length) throw new MalformedQuery('record cut short', responseCodes.formatError);
+    offset += 10 + query.readUInt16BE(offset + 8);
+    if (offset > query.length) throw new MalformedQuery('record cut short', responseCodes.formatError);
+  }
+  return offset;
+}
+
+/** Offset behind a name; a pointer ends it and is not followed. */
+function endOfName(query: Buffer, start: number): number {
+  for (let offset = start; ;) {
+    const length = query[offset];
+    if (length === 0) return offset + 1;
+    if (length !== undefined && length >= MIN_POINTER && offset + 2 <= query.length) return offset + 2;
+    if (length === undefined || length > MAX_LABEL) throw new MalformedQuery('bad name', responseCodes.formatError);
+    offset += 1 + length;
+  }
+}
+
 /** The UDP size of an EDNS record right behind the question, where every resolver puts it. */
-function announcedSize(query: Buffer, end: number): number {
+function announcedSize(query: Buffer, end: number): Pick<Question, 'udpSize' | 'hasEdns'> {
   const hasOne = query.readUInt16BE(6) === 0 && query.readUInt16BE(8) === 0 && query.readUInt16BE(10) > 0;
-  if (!hasOne || end + 5 > query.length || query[end] !== 0) return MIN_UDP_SIZE;
-  if (query.readUInt16BE(end + 1) !== recordTypes.opt) return MIN_UDP_SIZE;
-  return Math.max(MIN_UDP_SIZE, query.readUInt16BE(end + 3));
+  const isEdns =
+    hasOne &&
+    end + EDNS_RECORD.length <= query.length &&
+    query[end] === 0 &&
+    query.readUInt16BE(end + 1) === recordTypes.opt;
+  if (!isEdns) return { udpSize: MIN_UDP_SIZE, hasEdns: false };
+  const announced = query.readUInt16BE(end + 3);
+  return { udpSize: Math.min(MAX_UDP_SIZE, Math.max(MIN_UDP_SIZE, announced)), hasEdns: true };
+}
+
+/** Whether a message is the answer of a server to the question of `query`; a refusal may leave the question out. */
+export function isAnswerTo(query: Buffer, question: Question, message: Buffer): boolean {
+  if (message.length < HEADER_SIZE || (message.readUInt16BE(2) & FLAG_RESPONSE) === 0) return false;
+  if (message.readUInt16BE(4) === 0) return responseCodeOf(message) !== responseCodes.noError;
+  if (message.length < question.end) return false;
+  const asked = (bytes: Buffer): string => bytes.toString('latin1', HEADER_SIZE, question.end).toLowerCase();
+  return asked(message) === asked(query);
+}
+
+/** @param message at least a header long */
+export function responseCodeOf(message: Buffer): number {
+  return message.readUInt16BE(2) & 0xf;
 }
 
 /** An answer without records, with the question repeated as far as it could be read. */
@@ -95,7 +152,7 @@ export function addressAnswer(
   limit: number,
 ): Buffer {
   const records = addresses.map((address) => resourceRecord(question.type, ttlSeconds, addressBytes(address)));
-  const room = Math.max(0, limit - question.end);
+  const room = Math.max(0, limit - question.end - (question.hasEdns ? EDNS_RECORD.length : 0));
   const fitting: Buffer[] = [];
   let size = 0;
   for (const record of records) {
@@ -106,22 +163,16 @@ export function addressAnswer(
   return encodeAnswer(query, question, fitting, responseCodes.noError, fitting.length < records.length);
 }
 
+/** The name of the question's address; no record when it is longer than DNS allows. */
 export function pointerAnswer(query: Buffer, question: Question, name: string, ttlSeconds: number): Buffer {
   const labels = name.split('.').filter((label) => label !== '');
   const data = Buffer.concat([
-    ...labels.flatMap((label) => {
-      const bytes = Buffer.from(label, 'latin1').subarray(0, 63);
-      return [Buffer.from([bytes.length]), bytes];
-    }),
+    ...labels.map((label) => Buffer.concat([Buffer.from([label.length]), Buffer.from(label, 'latin1')])),
     Buffer.from([0]),
   ]);
-  return encodeAnswer(
-    query,
-    question,
-    [resourceRecord(recordTypes.ptr, ttlSeconds, data)],
-    responseCodes.noError,
-    false,
-  );
+  const isName = data.length <= MAX_NAME && labels.every((label) => label.length <= MAX_LABEL);
+  const records = isName ? [resourceRecord(recordTypes.ptr, ttlSeconds, data)] : [];
+  return encodeAnswer(query, question, records, responseCodes.noError, false);
 }
 
 function resourceRecord(type: number, ttlSeconds: number, data: Buffer): Buffer {
@@ -148,8 +199,10 @@ function encodeAnswer(
   header.writeUInt16BE(FLAG_RESPONSE | kept | FLAG_RECURSION_AVAILABLE | (isCut ? FLAG_TRUNCATED : 0) | code, 2);
   header.writeUInt16BE(question === undefined ? 0 : 1, 4);
   header.writeUInt16BE(records.length, 6);
+  const additional = question?.hasEdns === true ? [EDNS_RECORD] : [];
+  header.writeUInt16BE(additional.length, 10);
   const asked = question === undefined ? Buffer.alloc(0) : query.subarray(HEADER_SIZE, question.end);
-  return Buffer.concat([header, asked, ...records]);
+  return Buffer.concat([header, asked, ...records, ...additional]);
 }
 
 /** The address that a name of in-addr.arpa or ip6.arpa stands for; undefined when it is none. */

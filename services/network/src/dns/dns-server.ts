@@ -4,10 +4,9 @@ import { createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import type { Logger } from '@flotilla/log';
 import type { DnsSockets } from '../kernel/kernel-operations.js';
-import { framed } from './forwarder.js';
+import { serveConnection } from './dns-connection.js';
 import type { Resolver } from './resolver.js';
 
-const tcpIdleMs = 10_000;
 const maxTcpConnections = 64;
 
 /**
@@ -20,6 +19,7 @@ export class DnsServer {
   readonly #udp = createSocket('udp4');
   readonly #connections = new Set<Socket>();
   readonly #tcp = createServer({ allowHalfOpen: true }, (socket) => this.#serveConnection(socket));
+  #isClosed = false;
 
   constructor(containerId: string, sockets: DnsSockets, resolver: Resolver, log: Logger) {
     this.#containerId = containerId;
@@ -34,44 +34,24 @@ export class DnsServer {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.#udp.close();
     this.#tcp.close();
     for (const socket of this.#connections) socket.destroy();
   }
 
   #serveDatagram(query: Buffer, from: RemoteInfo): void {
-    this.#answer(query, 'udp', (answer) => {
-      try {
-        this.#udp.send(answer, from.port, from.address, () => undefined);
-      } catch {
-        // closed while the outside was asked
-      }
-    });
+    const answer = this.#resolver.answer(this.#containerId, query, 'udp');
+    const send = (message: Buffer): void => {
+      if (!this.#isClosed) this.#udp.send(message, from.port, from.address, () => undefined);
+    };
+    if (answer instanceof Promise) void answer.then(send);
+    else if (answer !== undefined) send(answer);
   }
 
   #serveConnection(socket: Socket): void {
     this.#connections.add(socket);
-    let received = Buffer.alloc(0);
-    socket.setTimeout(tcpIdleMs, () => socket.destroy());
-    socket.on('error', () => socket.destroy());
     socket.on('close', () => this.#connections.delete(socket));
-    socket.on('end', () => setImmediate(() => socket.end()));
-    socket.on('data', (data) => {
-      received = Buffer.concat([received, data]);
-      while (received.length >= 2 && received.length >= 2 + received.readUInt16BE(0)) {
-        const end = 2 + received.readUInt16BE(0);
-        const query = received.subarray(2, end);
-        received = received.subarray(end);
-        this.#answer(query, 'tcp', (answer) => {
-          if (socket.writable) socket.write(framed(answer));
-        });
-      }
-    });
-  }
-
-  #answer(query: Buffer, transport: 'udp' | 'tcp', send: (answer: Buffer) => void): void {
-    const answer = this.#resolver.answer(this.#containerId, query, transport);
-    if (answer instanceof Promise) void answer.then(send);
-    else if (answer !== undefined) send(answer);
+    serveConnection(socket, (query) => this.#resolver.answer(this.#containerId, query, 'tcp'));
   }
 }

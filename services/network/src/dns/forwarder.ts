@@ -1,94 +1,124 @@
-import { randomInt } from 'node:crypto';
-import { createSocket } from 'node:dgram';
-import { connect } from 'node:net';
-import { familyOf } from '@flotilla/netlink';
+import { isIP } from 'node:net';
+import type { Question } from './dns-message.js';
+import { responseCodeOf, responseCodes } from './dns-message.js';
+import { askServer } from './upstream-query.js';
 
 const PORT = 53;
-const tryTimeoutMs = 4000;
+/** As many as a resolver file can name (MAXNS of resolv.h). */
+const maxServers = 3;
+/** A server that has said nothing for so long is not the only one asked any more. */
+const patienceMs = 1000;
+/** Below the 5 s after which resolvers give an answer up, so that they get one. */
+const totalTimeoutMs = 4000;
+/** How long a silent server is asked last. */
+const penaltyMs = 30_000;
+const maxPenalties = 256;
 const maxInFlight = 1024;
+const maxInFlightPerAsker = 128;
+
+/** A query to pass on. */
+export interface ForwardedQuery {
+  /** Container that asks; its share of the queries on their way is limited. */
+  asker: string;
+  query: Buffer;
+  question: Question;
+  /** Addresses, in the order in which to try them. */
+  servers: readonly string[];
+  transport: 'udp' | 'tcp';
+}
 
 /** Passes queries on to other name servers. */
 export class Forwarder {
-  #inFlight = 0;
   readonly #port: number;
+  #inFlight = 0;
+  readonly #inFlightOf = new Map<string, number>();
+  /** Servers that did not answer, until when they are asked last. */
+  readonly #silentUntil = new Map<string, number>();
 
   /** @param port where the other name servers listen; only tests have another than 53 */
   constructor(port = PORT) {
     this.#port = port;
   }
 
+  /** Queries on their way. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
   /**
-   * The first answer that any of the servers gives, asked one after the other; undefined when none does, or when too many
-   * queries are on the way already.
+   * The first usable answer of any server. The next one is asked when one fails, refuses or hesitates. Undefined when none
+   * answers in time, and at once when the asker, or all of them together, wait for too many answers already: a server that
+   * hangs costs others nothing.
    */
-  async ask(query: Buffer, servers: readonly string[], transport: 'udp' | 'tcp'): Promise<Buffer | undefined> {
-    if (this.#inFlight >= maxInFlight) return undefined;
+  async ask(forwarded: ForwardedQuery): Promise<Buffer | undefined> {
+    const own = this.#inFlightOf.get(forwarded.asker) ?? 0;
+    if (this.#inFlight >= maxInFlight || own >= maxInFlightPerAsker) return undefined;
     this.#inFlight++;
+    this.#inFlightOf.set(forwarded.asker, own + 1);
     try {
-      for (const server of servers) {
-        try {
-          return await (transport === 'udp' ? this.#askUdp(query, server) : this.#askTcp(query, server));
-        } catch {
-          continue; // refused, unreachable or silent: the next one
-        }
-      }
-      return undefined;
+      return await this.#race(forwarded, this.#inOrder(forwarded.servers));
     } finally {
       this.#inFlight--;
+      const left = (this.#inFlightOf.get(forwarded.asker) ?? 1) - 1;
+      if (left === 0) this.#inFlightOf.delete(forwarded.asker);
+      else this.#inFlightOf.set(forwarded.asker, left);
     }
   }
 
-  /** From a port and with an id of its own per query, so that answers cannot be guessed from outside. */
-  #askUdp(query: Buffer, server: string): Promise<Buffer> {
-    return new Promise((resolve, reject) => {
-      const socket = createSocket(familyOf(server) === 6 ? 'udp6' : 'udp4');
-      const id = randomInt(0x10000);
-      const finish = (settle: () => void): void => {
-        clearTimeout(timer);
-        socket.close();
-        settle();
+  #race({ query, question, transport }: ForwardedQuery, servers: readonly string[]): Promise<Buffer | undefined> {
+    return new Promise((resolve) => {
+      /** Open questions, with what ends them. */
+      const open = new Map<string, () => void>();
+      const waiting = [...servers];
+      let patience: NodeJS.Timeout | undefined;
+      const settle = (answer: Buffer | undefined): void => {
+        clearTimeout(patience);
+        clearTimeout(deadline);
+        for (const cancel of open.values()) cancel();
+        resolve(answer);
       };
-      const timer = setTimeout(() => finish(() => reject(new Error('no answer'))), tryTimeoutMs);
-      socket.on('error', (error) => finish(() => reject(error)));
-      socket.on('message', (message) => {
-        if (message.length >= 12 && message.readUInt16BE(0) === id)
-          finish(() => resolve(withId(message, query.readUInt16BE(0))));
-      });
-      socket.connect(this.#port, server, () => socket.send(withId(query, id)));
+      const askNext = (): void => {
+        clearTimeout(patience);
+        const server = waiting.shift();
+        if (server === undefined) {
+          if (open.size === 0) settle(undefined);
+          return;
+        }
+        patience = setTimeout(() => {
+          if (open.has(server)) this.#punish(server);
+          askNext();
+        }, patienceMs);
+        const cancel = askServer({ query, question, server, port: this.#port, transport }, (answer) => {
+          open.delete(server);
+          if (answer !== undefined) this.#silentUntil.delete(server);
+          if (answer !== undefined && isUsable(answer)) settle(answer);
+          else askNext();
+        });
+        open.set(server, cancel);
+      };
+      const deadline = setTimeout(() => {
+        for (const server of open.keys()) this.#punish(server);
+        settle(undefined);
+      }, totalTimeoutMs);
+      askNext();
     });
   }
 
-  #askTcp(query: Buffer, server: string): Promise<Buffer> {
-    return new Promise((resolve, reject) => {
-      const socket = connect({ host: server, port: this.#port, timeout: tryTimeoutMs });
-      let received = Buffer.alloc(0);
-      const fail = (error: Error): void => {
-        socket.destroy();
-        reject(error);
-      };
-      socket.on('error', fail);
-      socket.on('timeout', () => fail(new Error('no answer')));
-      socket.on('close', () => fail(new Error('connection closed')));
-      socket.on('connect', () => socket.end(framed(query)));
-      socket.on('data', (data) => {
-        received = Buffer.concat([received, data]);
-        if (received.length < 2 || received.length < 2 + received.readUInt16BE(0)) return;
-        resolve(received.subarray(2, 2 + received.readUInt16BE(0)));
-        socket.destroy();
-      });
-    });
+  #inOrder(servers: readonly string[]): string[] {
+    const distinct = [...new Set(servers)].filter((server) => isIP(server) !== 0).slice(0, maxServers);
+    const now = Date.now();
+    const isSilent = (server: string): boolean => (this.#silentUntil.get(server) ?? 0) > now;
+    return [...distinct.filter((server) => !isSilent(server)), ...distinct.filter(isSilent)];
+  }
+
+  #punish(server: string): void {
+    if (this.#silentUntil.size >= maxPenalties) this.#silentUntil.clear();
+    this.#silentUntil.set(server, Date.now() + penaltyMs);
   }
 }
 
-/** A message as TCP carries it: two bytes of length in front. */
-export function framed(message: Buffer): Buffer {
-  const length = Buffer.alloc(2);
-  length.writeUInt16BE(message.length);
-  return Buffer.concat([length, message]);
-}
-
-function withId(message: Buffer, id: number): Buffer {
-  const copy = Buffer.from(message);
-  copy.writeUInt16BE(id, 0);
-  return copy;
+/** Other codes say something of the server, not of the name: another one may know better. */
+function isUsable(answer: Buffer): boolean {
+  const code = responseCodeOf(answer);
+  return code === responseCodes.noError || code === responseCodes.nameError;
 }

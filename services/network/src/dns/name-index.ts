@@ -16,7 +16,6 @@ export class NameIndex {
   readonly #networks = new Map<string, NetworkNames>();
   readonly #sandboxes = new Map<string, SandboxRecord>();
   readonly #networkOf: (id: string) => NetworkRecord | undefined;
-  #rotation = 0;
 
   constructor(networkOf: (id: string) => NetworkRecord | undefined) {
     this.#networkOf = networkOf;
@@ -34,7 +33,7 @@ export class NameIndex {
         if (list === undefined) names.byName.set(name, [endpoint]);
         else list.push(endpoint);
       }
-      for (const address of addressesOfEndpoint(endpoint)) names.byAddress.set(address, sandbox.containerName);
+      for (const address of canonicalAddresses(endpoint)) names.byAddress.set(address, sandbox.containerName);
     }
   }
 
@@ -50,29 +49,29 @@ export class NameIndex {
         if (rest.length === 0) names.byName.delete(name);
         else names.byName.set(name, rest);
       }
-      for (const address of addressesOfEndpoint(endpoint)) names.byAddress.delete(address);
+      for (const address of canonicalAddresses(endpoint)) names.byAddress.delete(address);
       if (names.byName.size === 0) this.#networks.delete(endpoint.networkId);
     }
   }
 
   /**
-   * Addresses of a name as one container sees it: of its own networks only. Undefined when nobody has the name; a list may
-   * be empty when its bearers have no address of the family. Several bearers take turns at being first.
+   * Addresses of a name as one container sees it: of its own networks only, the first one where the name has any. Undefined
+   * when nobody has the name; the list is empty when its bearers have no address of the family. Several come in random order.
    */
   lookup(containerId: string, name: string, family: 4 | 6): string[] | undefined {
-    const sandbox = this.#sandboxes.get(containerId);
-    for (const endpoint of sandbox?.endpoints ?? []) {
+    let isKnown = false;
+    for (const endpoint of this.#sandboxes.get(containerId)?.endpoints ?? []) {
       const names = this.#networks.get(endpoint.networkId);
       if (names === undefined) continue;
       const bearers = this.#bearers(endpoint, names, name);
       if (bearers === undefined) continue;
+      isKnown = true;
       const addresses = bearers
         .map((bearer) => (family === 4 ? bearer.ipv4Address : bearer.ipv6Address))
         .filter((address) => address !== '');
-      const turn = addresses.length < 2 ? 0 : this.#rotation++ % addresses.length;
-      return [...addresses.slice(turn), ...addresses.slice(0, turn)];
+      if (addresses.length > 0) return shuffled(addresses);
     }
-    return undefined;
+    return isKnown ? [] : undefined;
   }
 
   /** The full name of the container at an address on one of the asker's networks. */
@@ -117,4 +116,18 @@ export class NameIndex {
     this.#networks.set(networkId, names);
     return names;
   }
+}
+
+/** As a reverse name reads: an address can be given in several ways. */
+function canonicalAddresses(endpoint: EndpointRecord): string[] {
+  return addressesOfEndpoint(endpoint).map((address) => addressText(addressBytes(address)));
+}
+
+function shuffled<T>(list: T[]): T[] {
+  for (let last = list.length - 1; last > 0; last--) {
+    const other = Math.floor(Math.random() * (last + 1));
+    const [a, b] = [list[last], list[other]];
+    if (a !== undefined && b !== undefined) [list[last], list[other]] = [b, a];
+  }
+  return list;
 }

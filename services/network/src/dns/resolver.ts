@@ -17,6 +17,8 @@ export interface ResolverDeps {
   forwarder: Forwarder;
   /** Name servers for what is not a container's name, for one container. */
   upstreams: (containerId: string) => readonly string[];
+  /** Whether names without dots are never asked of others: the container's resolver completes them (option `ndots`). */
+  completesNames: (containerId: string) => boolean;
 }
 
 const ttlSeconds = 600;
@@ -61,16 +63,21 @@ export class Resolver {
     return addressAnswer(query, question, isAddress ? addresses : [], ttlSeconds, limit);
   }
 
-  async #fromOutside(
+  #fromOutside(
     containerId: string,
     query: Buffer,
     question: Question,
     transport: 'udp' | 'tcp',
-  ): Promise<Buffer> {
-    const { names, forwarder, upstreams } = this.#deps;
-    const answer = names.reachesOutside(containerId)
-      ? await forwarder.ask(query, upstreams(containerId), transport)
-      : undefined;
-    return answer ?? emptyAnswer(query, question, responseCodes.serverFailure);
+  ): Buffer | Promise<Buffer> {
+    const { names, forwarder, upstreams, completesNames } = this.#deps;
+    const failure = (): Buffer => emptyAnswer(query, question, responseCodes.serverFailure);
+    if (!names.reachesOutside(containerId)) return failure();
+    const isAddress = question.type === recordTypes.a || question.type === recordTypes.aaaa;
+    if (isAddress && !question.name.includes('.') && completesNames(containerId))
+      return emptyAnswer(query, question, responseCodes.noError);
+    const servers = upstreams(containerId);
+    return forwarder
+      .ask({ asker: containerId, query: query.subarray(0, question.messageEnd), question, servers, transport })
+      .then((answer) => answer ?? failure());
   }
 }

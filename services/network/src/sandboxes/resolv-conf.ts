@@ -12,7 +12,8 @@ export interface DnsWishes {
   options: readonly string[];
 }
 
-const publicNameservers = ['8.8.8.8', '8.8.4.4'];
+/** For machines that have no name server, as dockerd does. */
+export const publicNameservers: readonly string[] = ['8.8.8.8', '8.8.4.4'];
 
 export function parseResolvConf(text: string): ResolvConf {
   const parsed: ResolvConf = { nameservers: [], search: [], options: [] };

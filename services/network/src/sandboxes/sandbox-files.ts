@@ -6,7 +6,7 @@ import type { NetworkStore } from '../store/network-store.js';
 import type { SandboxRecord } from '../store/records.js';
 import type { HostResolver } from './host-resolver.js';
 import { hostsEntries } from './hosts-entries.js';
-import { externalResolvConf, internalResolvConf } from './resolv-conf.js';
+import { externalResolvConf, internalResolvConf, publicNameservers } from './resolv-conf.js';
 import type { DnsWishes } from './resolv-conf.js';
 
 /** What a container is told about its network in files. */
@@ -56,7 +56,18 @@ export class SandboxFiles {
   upstreams(containerId: string): readonly string[] {
     const sandbox = this.#store.sandbox(containerId);
     const own = sandbox === undefined ? [] : this.#wishes(sandbox).servers;
-    return own.length > 0 ? own : this.#hostResolver.current().nameservers;
+    if (own.length > 0) return own;
+    const { nameservers } = this.#hostResolver.current();
+    return nameservers.length > 0 ? nameservers : publicNameservers;
+  }
+
+  /**
+   * Whether names without dots are not to be asked of others, because the container's own resolver tries them with its
+   * search domains: when somebody set `ndots` above 0, as dockerd does.
+   */
+  completesNames(containerId: string): boolean {
+    const sandbox = this.#store.sandbox(containerId);
+    return sandbox !== undefined && this.#wishes(sandbox).options.some((option) => /^ndots:0*[1-9]\d*$/.test(option));
   }
 
   #wishes({ dnsServers, dnsSearch, dnsOptions }: SandboxRecord): DnsWishes {
