@@ -191,7 +191,7 @@ export class Creator {
     const limit = pLimit(4);
     const acquiring = planned.map((mount) =>
       limit(async (): Promise<{ mount: PlannedMount; point: container.MountPoint | undefined }> => {
-        if (mount.type === 'tmpfs') return { mount, point: undefined };
+        if (mount.type === 'tmpfs') return { mount, point: mount.isShown ? pointOf(mount, '', '', '') : undefined };
         if (mount.type === 'bind') return { mount, point: pointOf(mount, '', mount.source, '') };
         if (mount.type === 'image') return this.#imageMount(draft, mount, leased.get(leasedName(mount)));
         const volume = await this.#context.peers.volumes.acquire({
@@ -372,21 +372,17 @@ async function checkBindSources(mounts: readonly container.MountRequest[]): Prom
   }
 }
 
-function pointOf(
-  mount: Exclude<PlannedMount, { type: 'tmpfs' }>,
-  name: string,
-  source: string,
-  driver: string,
-): container.MountPoint {
+function pointOf(mount: PlannedMount, name: string, source: string, driver: string): container.MountPoint {
+  const { type } = mount;
   return {
-    type: mount.type,
+    type,
     name,
     source,
     destination: mount.destination,
     driver,
     mode: mount.mode,
     rw: !mount.readOnly,
-    propagation: mount.type === 'image' ? 'rprivate' : mount.propagation,
+    propagation: type === 'image' ? 'rprivate' : type === 'tmpfs' ? '' : mount.propagation,
   };
 }
 

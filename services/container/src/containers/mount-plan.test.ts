@@ -92,7 +92,7 @@ describe('planMounts', () => {
       ),
     ).toMatchObject([
       { type: 'bind', source: '/h', readOnly: true, createSource: false },
-      { type: 'tmpfs', options: ['size=1024', 'mode=1777'] },
+      { type: 'tmpfs', options: ['size=1024', 'mode=1777'], isShown: true },
       { type: 'volume', name: 'v', copy: true },
     ]);
     const refused = (fields: Partial<container.MountRequest>) => () =>

@@ -39,6 +39,8 @@ export interface PlannedTmpfs extends PlannedBase {
   type: 'tmpfs';
   /** Words for mount(2). */
   options: string[];
+  /** By inspect, among `Mounts`: not those of `HostConfig.Tmpfs`. */
+  isShown: boolean;
 }
 
 /** What an image holds, read-only. */
@@ -85,6 +87,7 @@ export function planMounts(
       readOnly: false,
       mode: options,
       options: splitOptions(options),
+      isShown: false,
     });
   }
   const plan = [...inherited.filter((mount) => !taken.has(mount.destination)), ...own];
@@ -106,7 +109,7 @@ export function inheritMounts(mounts: readonly PlannedMount[], mode: string): Pl
   if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode)) throw invalidArgument(`invalid mode: ${mode}`);
   return mounts
     .filter((mount) => mount.type !== 'tmpfs')
-    .map((mount) => ({ ...mount, readOnly: mode === 'ro' || mount.readOnly }));
+    .map((mount) => ({ ...mount, mode: '', readOnly: mode === 'ro' || mount.readOnly }));
 }
 
 function anonymousVolume(destination: string, driver: string): PlannedVolume {
@@ -237,7 +240,7 @@ function parseMountRequest(mount: container.MountRequest): PlannedMount {
       const mode = mount.tmpfsOptions?.mode ?? 0;
       if (mode > 0) options.push(`mode=${mode.toString(8)}`);
       for (const { values } of mount.tmpfsOptions?.options ?? []) options.push(values.join('='));
-      return { type: 'tmpfs', destination, readOnly: mount.readOnly, mode: '', options };
+      return { type: 'tmpfs', destination, readOnly: mount.readOnly, mode: '', options, isShown: true };
     }
     case 'image': {
       if (mount.bindOptions !== undefined) throw conflictsWith('BindOptions');
