@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { compose1, installComposePlugin } from '@flotilla/testkit';
 import { runCommand, type CommandResult, type TestEngine } from './test-engine.js';
@@ -11,6 +13,16 @@ export interface ComposeProject {
   run(...args: string[]): Promise<CommandResult>;
   /** As {@link run}, but a non-zero exit throws with what it wrote. @returns stdout without the last newline. */
   ok(...args: string[]): Promise<string>;
+  /** Start compose and let it run. */
+  follow(...args: string[]): Followed;
+}
+
+/** A command that goes on. */
+export interface Followed {
+  /** What it has written so far, on both outputs. */
+  text(): string;
+  /** Interrupt it as Ctrl-C does, and wait for its end. */
+  stop(): Promise<void>;
 }
 
 export interface ComposeOptions {
@@ -46,10 +58,28 @@ function project(
     DOCKER_CONFIG: `${t.directory}/docker-config`,
     ...env,
   };
-  const run: ComposeProject['run'] = (...args) =>
-    runCommand(command, [...first, '--project-directory', directory, '-p', name, ...args], { env: environment });
+  const words = [...first, '--project-directory', directory, '-p', name];
+  const run: ComposeProject['run'] = async (...args) => {
+    const result = await runCommand(command, [...words, ...args], { env: environment });
+    // v2 clears the line before each one of a log, whatever `--ansi` says.
+    return { ...result, stdout: result.stdout.replaceAll('\x1b[2K', '') };
+  };
   return {
     run,
+    follow(...args) {
+      const child = spawn(command, [...words, ...args], { env: { ...process.env, ...environment }, stdio: 'pipe' });
+      let text = '';
+      for (const output of [child.stdout, child.stderr])
+        output.on('data', (chunk: Buffer) => (text += chunk.toString()));
+      return {
+        text: () => text,
+        async stop() {
+          const ended = once(child, 'close');
+          child.kill('SIGINT');
+          await ended;
+        },
+      };
+    },
     async ok(...args) {
       const result = await run(...args);
       if (result.code !== 0)
