@@ -21,11 +21,12 @@ export class EngineApi {
     }
   }
 
-  async create(image: string, command: readonly string[], hostConfig: object = {}): Promise<string> {
+  async create(image: string, command: readonly string[], hostConfig: object = {}, config = {}): Promise<string> {
     const { body } = await this.call('POST', '/containers/create', [201], {
       Image: image,
       Cmd: command,
       HostConfig: hostConfig,
+      ...config,
     });
     return (JSON.parse(body.toString()) as { Id: string }).Id;
   }

@@ -103,6 +103,7 @@ function benchEngine(
       const [file, argv] = namespace.command('bash', ['-o', 'pipefail', '-c', line]);
       execFileSync(file, argv, { env, stdio: ['ignore', 'ignore', 'pipe'] });
     },
+    read: ([program = '', ...args]) => namespace.run(program, args),
     pssKib: () => processes().reduce((sum, pid) => sum + pssKib(pid), 0),
     restart,
     shimPssKib: () => shims(directory).reduce((sum, pid) => sum + pssKib(pid), 0),

@@ -7,6 +7,7 @@ import { transferCorpus } from './corpus.js';
 import { imageMeasurements, removeImagesAndChanges } from './measurements/images.js';
 import { lifecycleMeasurements, removeIdleContainers } from './measurements/lifecycle.js';
 import { memoryMeasurements } from './measurements/memory.js';
+import { networkMeasurements, removeNetworkContainers } from './measurements/networks.js';
 import { queryMeasurements, removeQueryContainers } from './measurements/queries.js';
 import { restartMeasurements } from './measurements/restarts.js';
 import { removeLogContainers, streamMeasurements } from './measurements/streams.js';
@@ -28,6 +29,7 @@ const parts = {
   streams: streamMeasurements,
   queries: queryMeasurements,
   restarts: restartMeasurements,
+  networks: networkMeasurements,
 };
 type Part = keyof typeof parts;
 const isPart = (word: string): word is Part => Object.hasOwn(parts, word);
@@ -149,6 +151,7 @@ try {
       await removeLogContainers(bench);
       await removeQueryContainers(bench);
       await removeImagesAndChanges(bench);
+      await removeNetworkContainers(bench);
     }
   }
   const report = renderReport(rows, {

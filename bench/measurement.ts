@@ -18,6 +18,8 @@ export interface BenchEngine {
   cli(args: readonly string[], input?: Buffer): void;
   /** Shell line run in the engine's namespace, where `docker` means this engine. */
   shell(line: string): void;
+  /** Run a program in the engine's namespace. @returns its stdout */
+  read(command: readonly string[]): string;
   /** Stop the engine and start it again. @returns milliseconds from the start to the first 200 of `/containers/json` */
   restart(): Promise<number>;
   /** Proportional set size of the engine's own processes (no shims), in KiB. */
@@ -29,7 +31,7 @@ export interface BenchEngine {
 /** A question, how often it is asked of each engine in turn, and what its number means. */
 export interface Measurement {
   readonly title: string;
-  readonly unit: 'ms' | 'req/s' | 'MB/s' | 'MiB' | 'requests';
+  readonly unit: 'ms' | 'req/s' | 'MB/s' | 'Gbit/s' | 'MiB' | 'requests';
   readonly rounds: number;
   /** Aim of the ratio flotilla / dockerd. */
   readonly aim?: { kind: 'at most' | 'at least'; ratio: number };

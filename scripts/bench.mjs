@@ -1,9 +1,9 @@
-// `npm run bench [-- PART ...] [-- --only WORD] [-- --out FILE]` (parts: start, memory, lifecycle, images, streams, queries, restarts): set up as `npm test` does, bundle bench/main.ts and run it.
+// `npm run bench [-- PART ...] [-- --only WORD] [-- --out FILE]` (parts: start, memory, lifecycle, images, streams, queries, restarts, networks): set up as `npm test` does, bundle bench/main.ts and run it.
 import { join } from 'node:path';
 import { setUp, run } from './setup.mjs';
 import { root } from './sources.mjs';
 
-setUp({ forTests: true });
+setUp({ forTests: true, forBench: true });
 const { build } = await import('esbuild'); // there only after the set-up
 const outfile = join(root, 'dist/bench/main.js');
 await build({

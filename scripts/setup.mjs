@@ -27,6 +27,7 @@ const testPackages = {
   e2fsprogs: 'mkfs.ext4',
   curl: 'curl',
 };
+const benchPackages = { dnsperf: 'dnsperf', iperf3: 'iperf3' };
 
 /** Stop with one sentence: what is wrong is not ours to mend. */
 export function refuse(sentence) {
@@ -35,13 +36,17 @@ export function refuse(sentence) {
 }
 
 /** Check Node, user and distribution, install Debian and npm packages, generate and bundle what is stale. */
-export function setUp({ forTests }) {
+export function setUp({ forTests, forBench = false }) {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < 20 || (major === 20 && minor < 19))
     refuse(`Node.js 20.19 or newer is needed, this is ${process.versions.node}.`);
   if (process.platform !== 'linux') refuse('the engine runs on Linux only.');
   if (process.getuid() !== 0) refuse('the engine needs root; run this command as root.');
-  installDebianPackages(forTests ? { ...enginePackages, ...testPackages } : enginePackages);
+  installDebianPackages({
+    ...enginePackages,
+    ...(forTests ? testPackages : {}),
+    ...(forBench ? benchPackages : {}),
+  });
   if (forTests) provideDockerCli();
   if (!isInstalled()) {
     console.log('Installing npm packages from package-lock.json');
