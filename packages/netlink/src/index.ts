@@ -3,6 +3,8 @@ export type { Family } from './addresses.js';
 export { uint16Network, uint32 } from './attributes.js';
 export { Conntrack } from './conntrack.js';
 export type { Flow } from './conntrack.js';
+export { DatagramBatch } from './datagram-batch.js';
+export type { DatagramSource } from './datagram-batch.js';
 export { bindSocket, closeDescriptor } from './inet-sockets.js';
 export type { BoundSocket } from './inet-sockets.js';
 export { addressMessages } from './interface-addresses.js';

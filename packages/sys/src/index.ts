@@ -6,7 +6,7 @@ export { futimens, makeDevice, mkfifo, mknod, nextData, splitDevice, syncfs, uti
 export type { FileTime } from './files.js';
 export { mappedRoot, toContainerId, toHostId } from './id-mappings.js';
 export type { IdMappings, IdPair, IdRange } from './id-mappings.js';
-export { bind, bindSyscall, checkResult, lastErrno, libc } from './libc.js';
+export { addressOf, bind, bindSyscall, checkResult, lastErrno, libc } from './libc.js';
 export type { CArgument, Call, KernelPath } from './libc.js';
 export {
   bindMount,

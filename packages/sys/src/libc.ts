@@ -46,6 +46,11 @@ export function bindSyscall(number: number, types: string[]): Call<CArgument[]> 
   };
 }
 
+/** Where a Buffer's bytes lie, for structures that point to them; only as long as the Buffer is kept. More than 64 bytes never move. */
+export function addressOf(bytes: Uint8Array): bigint {
+  return koffi().address(bytes);
+}
+
 /** The errno left by this thread's last call. */
 export function lastErrno(): number {
   return koffi().errno();
