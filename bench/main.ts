@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { busyboxImage, debianImage } from '@flotilla/testkit';
 import { startBenchEngine, type StartedEngine } from './engines.js';
 import { transferCorpus } from './corpus.js';
+import { composeMeasurements } from './measurements/compose.js';
 import { imageMeasurements, removeImagesAndChanges } from './measurements/images.js';
 import { lifecycleMeasurements, removeIdleContainers } from './measurements/lifecycle.js';
 import { memoryMeasurements } from './measurements/memory.js';
@@ -30,6 +31,7 @@ const parts = {
   queries: queryMeasurements,
   restarts: restartMeasurements,
   networks: networkMeasurements,
+  compose: composeMeasurements,
 };
 type Part = keyof typeof parts;
 const isPart = (word: string): word is Part => Object.hasOwn(parts, word);

@@ -1,4 +1,4 @@
-// `npm run bench [-- PART ...] [-- --only WORD] [-- --out FILE]` (parts: start, memory, lifecycle, images, streams, queries, restarts, networks): set up as `npm test` does, bundle bench/main.ts and run it.
+// `npm run bench [-- PART ...] [-- --only WORD] [-- --out FILE]` (parts: start, memory, lifecycle, images, streams, queries, restarts, networks, compose): set up as `npm test` does, bundle bench/main.ts and run it.
 import { join } from 'node:path';
 import { setUp, run } from './setup.mjs';
 import { root } from './sources.mjs';
