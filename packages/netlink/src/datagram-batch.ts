@@ -75,7 +75,7 @@ export class DatagramBatch {
       ready += 1;
     }
     // An error concerns the first that was not sent; the others go out all the same.
-    for (let sent = 0; sent < ready; ) {
+    for (let sent = 0; sent < ready;) {
       const count = sendCall(fd, this.#answers.headers.subarray(sent * HEADER_SIZE), ready - sent, MSG_DONTWAIT);
       sent += Math.max(count, 1);
     }
