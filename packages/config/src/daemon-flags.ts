@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
 import { invalidArgument, messageOf } from '@flotilla/errors';
 
-type FlagForm = 'text' | 'switch' | 'number' | 'list' | 'map' | 'pools' | 'ulimits' | 'runtimes';
+type FlagForm = 'text' | 'switch' | 'number' | 'list' | 'map' | 'pools' | 'options' | 'ulimits' | 'runtimes';
 
 interface Flag {
   readonly key: string;
@@ -42,6 +42,10 @@ const flags: Readonly<Record<string, Flag>> = {
   'userns-remap': { key: 'userns-remap', form: 'text' },
   bridge: { key: 'bridge', form: 'text', short: 'b' },
   bip: { key: 'bip', form: 'text' },
+  bip6: { key: 'bip6', form: 'text' },
+  'default-gateway': { key: 'default-gateway', form: 'text' },
+  'default-gateway-v6': { key: 'default-gateway-v6', form: 'text' },
+  'default-network-opt': { key: 'default-network-opts', form: 'options' },
   mtu: { key: 'mtu', form: 'number' },
   'default-address-pool': { key: 'default-address-pools', form: 'pools' },
   ip: { key: 'ip', form: 'text' },
@@ -54,6 +58,10 @@ const flags: Readonly<Record<string, Flag>> = {
   'live-restore': { key: 'live-restore', form: 'switch' },
   'storage-driver': { key: 'storage-driver', form: 'text', short: 's' },
   iptables: { key: 'iptables', form: 'switch' },
+  ip6tables: { key: 'ip6tables', form: 'switch' },
+  'ip-forward-no-drop': { key: 'ip-forward-no-drop', form: 'switch' },
+  'allow-direct-routing': { key: 'allow-direct-routing', form: 'switch' },
+  'bridge-accept-fwmark': { key: 'bridge-accept-fwmark', form: 'text' },
   'ip-forward': { key: 'ip-forward', form: 'switch' },
   'ip-masq': { key: 'ip-masq', form: 'switch' },
   icc: { key: 'icc', form: 'switch' },
@@ -133,6 +141,8 @@ function readFlag(name: string, form: FlagForm, given: string[]): unknown {
       return Object.fromEntries(given.map((text) => pair(name, text)));
     case 'pools':
       return given.map((text) => readPool(name, text));
+    case 'options':
+      return readDriverOptions(name, given);
     case 'ulimits':
       return Object.fromEntries(given.map((text) => readUlimit(name, text)));
     case 'runtimes':
@@ -154,6 +164,17 @@ function pair(flag: string, text: string): [string, string] {
 }
 
 // base=172.80.0.0/16,size=24
+/** `bridge=com.docker.network.driver.mtu=1400`: an option of a driver. */
+function readDriverOptions(name: string, given: string[]): Record<string, Record<string, string>> {
+  const byDriver: Record<string, Record<string, string>> = {};
+  for (const text of given) {
+    const [driver, option] = pair(name, text);
+    const [key, value] = pair(name, option);
+    byDriver[driver] = { ...byDriver[driver], [key]: value };
+  }
+  return byDriver;
+}
+
 function readPool(flag: string, text: string): { base: string | undefined; size: number } {
   const fields = new Map(text.split(',').map((field) => pair(flag, field)));
   return { base: fields.get('base'), size: Number(fields.get('size')) };

@@ -1,4 +1,4 @@
-import { isIP, isIPv4 } from 'node:net';
+import { isIP } from 'node:net';
 import { isAbsolute } from 'node:path';
 import * as z from 'zod/mini';
 import { serviceNames } from './base-config.js';
@@ -8,11 +8,24 @@ const check = (test: (text: string) => boolean, message: string) => z.string().c
 
 const absolutePath = check(isAbsolute, 'expected an absolute path');
 const ipAddress = check((text) => isIP(text) !== 0, 'expected an IP address');
-const isCidr = (text: string) => {
-  const [address = '', prefix = ''] = text.split('/');
-  return isIPv4(address) && /^\d{1,2}$/.test(prefix) && Number(prefix) <= 32;
+const isCidr = (text: string, family: 4 | 6) => {
+  const [address = '', prefix = '', ...rest] = text.split('/');
+  return (
+    rest.length === 0 &&
+    isIP(address) === family &&
+    /^\d{1,3}$/.test(prefix) &&
+    Number(prefix) <= (family === 4 ? 32 : 128)
+  );
 };
-const cidr = check(isCidr, 'expected an address with a prefix length, like 172.17.0.1/16');
+const cidr = check((text) => isCidr(text, 4), 'expected an address with a prefix length, like 172.17.0.1/16');
+const cidrV6 = check((text) => isCidr(text, 6), 'expected an IPv6 address with a prefix length, like fd00::1/64');
+const ipv4Address = check((text) => isIP(text) === 4, 'expected an IPv4 address');
+const ipv6Address = check((text) => isIP(text) === 6, 'expected an IPv6 address');
+/** A packet's mark, perhaps under a mask: decimal, or hexadecimal with 0x. */
+const firewallMark = check(
+  (text) => parseFirewallMark(text) !== undefined,
+  'expected a mark or mark/mask of 32 bits, like 1 or 0x1/0x3',
+);
 const label = check((text) => /^[^=\s]+=/.test(text), 'expected key=value');
 const interfaceName = check(
   (text) => /^[^\s/:]{1,15}$/.test(text),
@@ -69,7 +82,23 @@ const ulimit = z.strictObject({
   Hard: z.optional(z.int().check(z.gte(-1))),
 });
 const runtime = z.strictObject({ path: z.string(), runtimeArgs: z.optional(strings) });
-const addressPool = z.strictObject({ base: cidr, size: z.int().check(z.gte(1), z.lte(30)) });
+const addressPool = z
+  .strictObject({ base: z.union([cidr, cidrV6]), size: z.int().check(z.gte(1), z.lte(128)) })
+  .check(
+    z.refine(
+      ({ base, size }) => size >= Number(base.split('/')[1]) && size <= (isCidr(base, 4) ? 30 : 126),
+      'expected a size that is a prefix length of subnets of base',
+    ),
+  );
+
+/** `1`, `0x10/0xf0`; undefined for anything else. */
+export function parseFirewallMark(text: string): { value: number; mask: number } | undefined {
+  const [value, mask = 0xffffffff, ...rest] = text
+    .split('/')
+    .map((part) => (/^(0[xX][0-9a-fA-F]{1,8}|\d{1,10})$/.test(part) ? Number(part) : Number.NaN));
+  const fits = (number: number): boolean => number >= 0 && number <= 0xffffffff;
+  return rest.length === 0 && value !== undefined && fits(value) && fits(mask) ? { value, mask } : undefined;
+}
 
 /** The keys of daemon.json that do something here; ours are `nats`, `services`, `registry-cache-size` and `registry-listen`. */
 export const daemonSchema = z.strictObject({
@@ -128,6 +157,10 @@ export const daemonSchema = z.strictObject({
 
   bridge: z.optional(interfaceName),
   bip: z.optional(cidr),
+  bip6: z.optional(cidrV6),
+  'default-gateway': z.optional(ipv4Address),
+  'default-gateway-v6': z.optional(ipv6Address),
+  'default-network-opts': z.optional(z.record(z.string(), z.record(z.string(), z.string()))),
   mtu: z.optional(z.int().check(z.gte(0), z.lte(65535))),
   'default-address-pools': z.optional(z.array(addressPool)),
   ip: z.optional(ipAddress),
@@ -135,13 +168,17 @@ export const daemonSchema = z.strictObject({
   'dns-opts': z.optional(strings),
   'dns-search': z.optional(strings),
   'host-gateway-ips': z.optional(z.array(ipAddress)),
+  'host-gateway-ip': z.optional(ipAddress),
   'fixed-cidr': z.optional(cidr),
-  'fixed-cidr-v6': z.optional(z.string()),
+  'fixed-cidr-v6': z.optional(cidrV6),
   ipv6: z.optional(z.boolean()),
   icc: z.optional(z.boolean()),
   'ip-masq': z.optional(z.boolean()),
   'ip-forward': z.optional(z.boolean()),
   iptables: z.optional(z.boolean()),
+  ip6tables: z.optional(z.boolean()),
+  'allow-direct-routing': z.optional(z.boolean()),
+  'bridge-accept-fwmark': z.optional(firewallMark),
   'resolv-conf': z.optional(absolutePath),
 
   nats: z.optional(z.strictObject({ url: z.string(), user: z.optional(z.string()), password: z.optional(z.string()) })),
@@ -152,7 +189,8 @@ export type DaemonFile = z.output<typeof daemonSchema>;
 /** Keys whose value must be the one that this engine always works by; anything else is refused as not implemented. */
 export const fixedKeys: Readonly<Record<string, readonly unknown[]>> = {
   'firewall-backend': ['nftables'],
-  ip6tables: [true, false],
+  // Forwarding that is switched on here does not come with a policy of its own: there is nothing to leave out.
+  'ip-forward-no-drop': [true, false],
   'userland-proxy': [true, false],
   'selinux-enabled': [false],
   tls: [false],
@@ -187,15 +225,7 @@ export const missingKeys: readonly string[] = [
   'cpu-rt-runtime',
   'cdi-spec-dirs',
   'nri-opts',
-  'bip6',
-  'default-gateway',
-  'default-gateway-v6',
-  'default-network-opts',
-  'ip-forward-no-drop',
-  'allow-direct-routing',
-  'bridge-accept-fwmark',
   'userland-proxy-path',
-  'host-gateway-ip',
   'network-control-plane-mtu',
   'builder',
   'swarm-default-advertise-addr',

@@ -3,7 +3,7 @@ import { invalidArgument } from '@flotilla/errors';
 import { serviceNames } from './base-config.js';
 import type { NatsSettings, ServiceName } from './base-config.js';
 import type { IdMappings } from './container-config.js';
-import { splitHostPort } from './daemon-keys.js';
+import { parseFirewallMark, splitHostPort } from './daemon-keys.js';
 import type { DaemonFile } from './daemon-keys.js';
 import type { DaemonSettings } from './daemon-settings.js';
 import type { ServiceConfigs } from './service-config.js';
@@ -56,7 +56,8 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
   }
   const dns = { dns: given.dns ?? [], dnsOptions: given['dns-opts'] ?? [], dnsSearch: given['dns-search'] ?? [] };
   const defaultAddressPools = given['default-address-pools'] ?? defaultIpv4Pools;
-  const hostGatewayIps = given['host-gateway-ips'] ?? [];
+  const { 'host-gateway-ip': hostGatewayIp } = given; // the older spelling, for one
+  const hostGatewayIps = given['host-gateway-ips'] ?? (hostGatewayIp === undefined ? [] : [hostGatewayIp]);
   const resolvConfPath = given['resolv-conf'] ?? '/etc/resolv.conf';
   const logDriver = given['log-driver'] ?? 'json-file';
   const initPath = given['init-path'] ?? '/usr/bin/tini-static';
@@ -133,6 +134,13 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
         icc: given.icc ?? true,
         ipMasq: given['ip-masq'] ?? true,
         iptables: given.iptables ?? true,
+        ip6tables: given.ip6tables ?? true,
+        allowDirectRouting: given['allow-direct-routing'] ?? false,
+        ...acceptedMarkOf(given['bridge-accept-fwmark']),
+        ...(given.bip6 === undefined ? {} : { bip6: given.bip6 }),
+        ...(given['default-gateway'] === undefined ? {} : { defaultGateway: given['default-gateway'] }),
+        ...(given['default-gateway-v6'] === undefined ? {} : { defaultGatewayV6: given['default-gateway-v6'] }),
+        defaultNetworkOptions: given['default-network-opts'] ?? {},
         ipForward: given['ip-forward'] ?? true,
         resolvConfPath,
         ...dns,
@@ -156,6 +164,11 @@ export function serviceFiles(settings: DaemonSettings, facts: EngineFacts): Serv
       },
     },
   };
+}
+
+function acceptedMarkOf(text: string | undefined) {
+  const acceptedMark = text === undefined ? undefined : parseFirewallMark(text);
+  return acceptedMark === undefined ? {} : { acceptedMark };
 }
 
 function runtimesOf({ given }: DaemonSettings): Record<string, { path: string; runtimeArgs: string[] }> {

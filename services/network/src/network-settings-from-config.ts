@@ -18,11 +18,12 @@ export function networkSettings({ engineId, network: block }: NetworkConfig): Ne
     throw invalidArgument(`network.defaultHostIp: ${JSON.stringify(block.defaultHostIp)} is not an address`);
   }
   const pools = block.defaultAddressPools.length > 0 ? block.defaultAddressPools : defaultIpv4Pools;
-  const { bip, fixedCidr, fixedCidrV6 } = block;
+  const { bip, bip6, fixedCidr, fixedCidrV6 } = block;
   return {
     engineId,
     bridge: block.bridge,
     ...(bip === undefined ? {} : { bridgeAddress: cidrOf('bip', bip) }),
+    ...(bip6 === undefined ? {} : { bridgeAddressV6: cidrOf('bip6', bip6) }),
     ...(fixedCidr === undefined ? {} : { fixedCidr: cidrOf('fixedCidr', fixedCidr) }),
     ...(fixedCidrV6 === undefined ? {} : { fixedCidrV6: cidrOf('fixedCidrV6', fixedCidrV6) }),
     pools: pools.map(defaultPool),
@@ -30,7 +31,12 @@ export function networkSettings({ engineId, network: block }: NetworkConfig): Ne
     defaultHostIp: block.defaultHostIp === '0.0.0.0' ? '' : block.defaultHostIp,
     areNeighboursAllowed: block.icc,
     isMasquerading: block.ipMasq,
-    isFirewallOn: block.iptables,
+    firewall: { ipv4: block.iptables, ipv6: block.ip6tables },
+    isDirectRoutingAllowed: block.allowDirectRouting,
+    ...(block.acceptedMark === undefined ? {} : { acceptedMark: block.acceptedMark }),
+    ...(block.defaultGateway === undefined ? {} : { defaultGateway: block.defaultGateway }),
+    ...(block.defaultGatewayV6 === undefined ? {} : { defaultGatewayV6: block.defaultGatewayV6 }),
+    defaultNetworkOptions: block.defaultNetworkOptions,
     isForwardingOn: block.ipForward,
     isIpv6OnDefaultBridge: block.ipv6,
     dns: block.dns,

@@ -69,7 +69,11 @@ export async function startNetworkService(
       linkGroup: linkGroup(engineId),
       namespaceDirectory,
       markerDirectory: join(config.execRoot, 'network', 'sandboxes'),
-      isFirewallOn: settings.isFirewallOn,
+      firewall: {
+        ...settings.firewall,
+        isDirectRoutingAllowed: settings.isDirectRoutingAllowed,
+        ...(settings.acceptedMark === undefined ? {} : { acceptedMark: settings.acceptedMark }),
+      },
       isForwardingOn: settings.isForwardingOn,
     });
     opened.catch(() => undefined); // awaited below, when the store is open too

@@ -1,6 +1,12 @@
 import type { DefaultPool } from './addresses/subnet-choice.js';
 import type { Cidr } from './addresses/cidr.js';
 
+/** A packet's mark: `value` under `mask`. */
+export interface FirewallMark {
+  value: number;
+  mask: number;
+}
+
 /** The network service's settings, checked and in the form that the domain uses. */
 export interface NetworkSettings {
   engineId: string;
@@ -16,10 +22,21 @@ export interface NetworkSettings {
   defaultHostIp: string;
   areNeighboursAllowed: boolean;
   isMasquerading: boolean;
-  isFirewallOn: boolean;
+  /** Which families get firewall rules. */
+  firewall: { ipv4: boolean; ipv6: boolean };
   isForwardingOn: boolean;
   isIpv6OnDefaultBridge: boolean;
   fixedCidrV6?: Cidr;
+  bridgeAddressV6?: Cidr;
+  /** Routers that containers of the default bridge use instead of the bridge. */
+  defaultGateway?: string;
+  defaultGatewayV6?: string;
+  /** Options of networks that do not say otherwise, by driver. */
+  defaultNetworkOptions: Record<string, Record<string, string>>;
+  /** Published ports are reached under the containers' own addresses too. */
+  isDirectRoutingAllowed: boolean;
+  /** Packets with this mark get to containers whatever else is said. */
+  acceptedMark?: FirewallMark;
   dns: string[];
   dnsSearch: string[];
   dnsOptions: string[];

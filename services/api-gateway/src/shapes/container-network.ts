@@ -82,7 +82,7 @@ export function portMap(object: container.Container): Record<string, PortBinding
     const key = `${binding.containerPort}/${binding.protocol}`;
     (ports[key] ??= []).push({
       HostIp: binding.hostIp === '' ? '0.0.0.0' : binding.hostIp,
-      HostPort: String(binding.hostPort),
+      HostPort: binding.hostPort === 0 ? '' : String(binding.hostPort), // 0: a routed network's, reached without the host
     });
   }
   return ports;
@@ -97,7 +97,11 @@ export function portSummaries(object: container.Container): PortSummary[] {
     if (bindings === null) summaries.push(port);
     else
       for (const { HostIp, HostPort } of bindings)
-        summaries.push({ IP: HostIp, PrivatePort: port.PrivatePort, PublicPort: Number(HostPort), Type: protocol });
+        summaries.push(
+          HostPort === ''
+            ? port
+            : { IP: HostIp, PrivatePort: port.PrivatePort, PublicPort: Number(HostPort), Type: protocol },
+        );
   }
   return summaries;
 }

@@ -26,6 +26,10 @@ export function planNetworks(
   links: readonly string[],
   requested: readonly network.EndpointRequest[],
 ): NetworkPlan {
+  if (config.networkDisabled || mode === 'none' || mode === 'host') {
+    const addressed = requested.some(({ ipv4Address, ipv6Address }) => ipv4Address !== '' || ipv6Address !== '');
+    if (addressed) throw invalidArgument('user specified IP address is supported on user defined networks only');
+  }
   const others = requested
     .map((endpoint) => ({ ...endpoint, network: normalizeNetworkMode(endpoint.network) }))
     .filter((endpoint) => endpoint.network !== mode);

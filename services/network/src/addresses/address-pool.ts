@@ -71,6 +71,7 @@ export class NetworkAddresses {
   readonly #pools: AddressPool[];
   readonly #name: string;
 
+  /** @param name how messages call the network */
   constructor(name: string, pools: readonly PoolRecord[]) {
     this.#name = name;
     this.#pools = pools.map((pool) => new AddressPool(pool));

@@ -1,8 +1,21 @@
+import type { FirewallSettings } from './kernel-operations.js';
+
 /** Names of the sets and maps, shared by the text below and the code that fills them. */
 export const firewallSets = {
   bridges: 'bridges',
   internal: 'internal',
-  masqueraded: 'masqueraded',
+  masqueraded4: 'masqueraded4',
+  masqueraded6: 'masqueraded6',
+  source4: 'source4',
+  source6: 'source6',
+  unprotected4: 'unprotected4',
+  unprotected6: 'unprotected6',
+  routed4: 'routed4',
+  routed6: 'routed6',
+  direct4: 'direct4',
+  direct6: 'direct6',
+  trusted4: 'trusted4',
+  trusted6: 'trusted6',
   neighbours: 'neighbours',
   hairpin4: 'hairpin4',
   hairpin6: 'hairpin6',
@@ -23,15 +36,33 @@ const chains = ['published', 'guard', 'nat_prerouting', 'nat_output', 'nat_postr
  * - `nat_postrouting`: published ports reached from the host itself or from the target's own bridge come back to us (by
  *   subnet: with br_netfilter such packets are bridged, and have no input interface here), and containers leave under the
  *   host's address.
- * - `forward`: established, neighbours and published traffic passes, the rest does not reach a bridge.
+ * - `forward`: established, neighbours and published traffic passes, the rest does not reach a bridge. Under its own
+ *   address a container is reached where the network (unprotected, routed), the interface (trusted) or the engine (direct)
+ *   allows it.
  * - `user`: left to the user, asked first (what DOCKER-USER is for).
+ *
+ * A family that is off passes every chain untouched.
  */
-export function firewallRuleset(table: string): string {
+export function firewallRuleset(table: string, settings: FirewallSettings): string {
+  const off = settings.ipv4 ? (settings.ipv6 ? '' : 'meta nfproto ipv6 accept') : 'meta nfproto ipv4 accept';
+  const { acceptedMark: mark } = settings;
+  const marked = mark === undefined ? '' : `oifname @bridges meta mark and ${mark.mask} == ${mark.value} accept`;
   return `
 table inet ${table} {
   set bridges { type ifname; }
   set internal { type ifname; }
-  set masqueraded { type ifname; }
+  set masqueraded4 { type ifname; }
+  set masqueraded6 { type ifname; }
+  map source4 { type ifname : ipv4_addr; }
+  map source6 { type ifname : ipv6_addr; }
+  set unprotected4 { type ifname; }
+  set unprotected6 { type ifname; }
+  set routed4 { type ifname; }
+  set routed6 { type ifname; }
+  set direct4 { type ipv4_addr . inet_proto . inet_service; }
+  set direct6 { type ipv6_addr . inet_proto . inet_service; }
+  set trusted4 { type ifname . ipv4_addr . inet_proto . inet_service; }
+  set trusted6 { type ifname . ipv6_addr . inet_proto . inet_service; }
   set neighbours { type ifname . ifname; }
   set hairpin4 { type ipv4_addr . ifname; flags interval; }
   set hairpin6 { type ipv6_addr . ifname; flags interval; }
@@ -56,22 +87,30 @@ table inet ${table} {
     meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @published6_any
   }
   chain guard {
+    ${off}
     iifname @bridges ip daddr 127.0.0.0/8 drop
   }
   chain nat_prerouting {
+    ${off}
     fib daddr type local goto published
   }
   chain nat_output {
+    ${off}
     ip6 daddr ::1 return
     fib daddr type local goto published
   }
   chain nat_postrouting {
+    ${off}
     oifname @bridges ct status dnat fib saddr type local masquerade
     ct status dnat ip saddr . oifname @hairpin4 masquerade
     ct status dnat ip6 saddr . oifname @hairpin6 masquerade
-    iifname @masqueraded oifname != @bridges masquerade
+    meta nfproto ipv4 oifname != @bridges snat ip to meta iifname map @source4
+    meta nfproto ipv6 oifname != @bridges snat ip6 to meta iifname map @source6
+    meta nfproto ipv4 iifname @masqueraded4 oifname != @bridges masquerade
+    meta nfproto ipv6 iifname @masqueraded6 oifname != @bridges masquerade
   }
   chain forward {
+    ${off}
     jump user
     ct state established,related accept
     iifname @internal oifname != @bridges drop
@@ -79,6 +118,15 @@ table inet ${table} {
     iifname @internal drop
     oifname @internal drop
     oifname @bridges ct status dnat accept
+    ${marked}
+    meta nfproto ipv4 oifname @unprotected4 accept
+    meta nfproto ipv6 oifname @unprotected6 accept
+    oifname @routed4 ip protocol icmp accept
+    oifname @routed6 meta l4proto ipv6-icmp accept
+    oifname @bridges ip daddr . meta l4proto . th dport @direct4 accept
+    oifname @bridges ip6 daddr . meta l4proto . th dport @direct6 accept
+    oifname @bridges meta iifname . ip daddr . meta l4proto . th dport @trusted4 accept
+    oifname @bridges meta iifname . ip6 daddr . meta l4proto . th dport @trusted6 accept
     oifname @bridges drop
   }
 }

@@ -13,7 +13,7 @@ import {
 import type { BaseChain, SetElement, TableName } from '@flotilla/netlink';
 import { internal } from '@flotilla/errors';
 import { firewallRuleset, firewallSets } from './firewall-ruleset.js';
-import type { AddressWithPrefix, BridgeSpec, Publication } from './kernel-operations.js';
+import type { AddressWithPrefix, BridgeSpec, FirewallSettings, Publication } from './kernel-operations.js';
 
 const protocolNumbers = { tcp: 6, udp: 17 } as const;
 const searchPath = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`;
@@ -35,14 +35,17 @@ export class Firewall {
   /** Generation of the ruleset at which everything was as it should be. */
   #verified: number | undefined;
 
-  constructor(table: string) {
+  readonly #settings: FirewallSettings;
+
+  constructor(table: string, settings: FirewallSettings) {
+    this.#settings = settings;
     this.#table = { family: 'inet', name: table };
   }
 
   /** Load the ruleset; elements that an earlier run of the engine left in the sets stay until `synchronize`. */
   load(): void {
     const { status, stderr, error } = spawnSync('nft', ['-f', '-'], {
-      input: firewallRuleset(this.#table.name),
+      input: firewallRuleset(this.#table.name, this.#settings),
       encoding: 'utf8',
       env: { ...process.env, PATH: searchPath },
     });
@@ -88,6 +91,8 @@ export class Firewall {
     });
     for (const publication of remove) this.#publications.delete(publicationKey(publication));
     for (const publication of add) this.#publications.set(publicationKey(publication), publication);
+    // Several publications may open the same port of a container: who needs what is found out by looking at all.
+    if ([...remove, ...add].some((one) => directElements(one, this.#settings).length > 0)) this.synchronize();
   }
 
   /** Put everything right if anybody has changed the ruleset since the last look. */
@@ -175,10 +180,13 @@ export class Firewall {
       add(firewallSets.bridges, { key });
       for (const address of bridge.addresses) add(...hairpinElement(bridge.name, address));
       if (bridge.isInternal) add(firewallSets.internal, { key });
-      if (bridge.isMasquerading) add(firewallSets.masqueraded, { key });
+      for (const [set, element] of familyElements(bridge)) add(set, element);
       if (bridge.areNeighboursAllowed) add(firewallSets.neighbours, { key: pair });
     }
-    for (const publication of this.#publications.values()) add(...publicationElement(publication));
+    for (const publication of this.#publications.values()) {
+      for (const [set, element] of translationElements(publication)) add(set, element);
+      for (const [set, element] of directElements(publication, this.#settings)) add(set, element);
+    }
     return sets;
   }
 
@@ -186,10 +194,7 @@ export class Firewall {
     encode: (table: TableName, set: string, list: readonly SetElement[]) => Buffer,
     publications: readonly Publication[],
   ): Buffer[] {
-    return publications.map((publication) => {
-      const [set, element] = publicationElement(publication);
-      return encode(this.#table, set, [element]);
-    });
+    return publications.flatMap(translationElements).map(([set, element]) => encode(this.#table, set, [element]));
   }
 
   #openForeignChains(): void {
@@ -218,6 +223,9 @@ export class Firewall {
   }
 
   #isForeignForward(chain: BaseChain): boolean {
+    const { ipv4, ipv6 } = this.#settings;
+    const { family } = chain.table;
+    if ((family === 'ip' && !ipv4) || (family === 'ip6' && !ipv6)) return false;
     return chain.hook === NF_INET_FORWARD && chain.type === 'filter' && chain.table.name !== this.#table.name;
   }
 }
@@ -240,21 +248,53 @@ function hairpinElement(bridge: string, { address, prefixLength }: AddressWithPr
   return [bytes.length === 4 ? firewallSets.hairpin4 : firewallSets.hairpin6, element];
 }
 
-function publicationKey({ protocol, hostAddress, hostPort }: Publication): string {
-  return `${protocol} ${hostAddress} ${hostPort}`;
+/** What a bridge's two families ask for beyond its membership. */
+function* familyElements(bridge: BridgeSpec): Generator<[SetName, SetElement]> {
+  const key = interfaceNameKey(bridge.name);
+  for (const [family, { source, isUnprotected, isRouted }] of [
+    [4, bridge.ipv4],
+    [6, bridge.ipv6],
+  ] as const) {
+    if (source === 'masquerade') yield [firewallSets[`masqueraded${family}`], { key }];
+    else if (source !== undefined)
+      yield [firewallSets[`source${family}`], { key, value: addressBytes(source.address) }];
+    if (isUnprotected) yield [firewallSets[`unprotected${family}`], { key }];
+    if (isRouted) yield [firewallSets[`routed${family}`], { key }];
+  }
 }
 
-function publicationElement(publication: Publication): [SetName, SetElement] {
-  const protocol = Buffer.from([protocolNumbers[publication.protocol]]);
+function publicationKey({ protocol, hostAddress, hostPort, targetAddress, targetPort }: Publication): string {
+  return hostPort === 0 ? `${protocol} ${targetAddress} ${targetPort}` : `${protocol} ${hostAddress} ${hostPort}`;
+}
+
+/** The element of the port maps; none for what is not translated. */
+function translationElements(publication: Publication): [SetName, SetElement][] {
+  if (publication.hostPort === 0) return [];
+  const protocol = protocolKey(publication);
   const port = uint16Network(publication.hostPort);
   const value = concatenated(addressBytes(publication.targetAddress), uint16Network(publication.targetPort));
   const host = addressBytes(publication.hostAddress);
   const isV4 = host.length === 4;
   if (host.every((byte) => byte === 0)) {
     return [
-      isV4 ? firewallSets.published4Any : firewallSets.published6Any,
-      { key: concatenated(protocol, port), value },
+      [isV4 ? firewallSets.published4Any : firewallSets.published6Any, { key: concatenated(protocol, port), value }],
     ];
   }
-  return [isV4 ? firewallSets.published4 : firewallSets.published6, { key: concatenated(host, protocol, port), value }];
+  const key = concatenated(host, protocol, port);
+  return [[isV4 ? firewallSets.published4 : firewallSets.published6, { key, value }]];
 }
+
+/** What lets a published port be reached under the container's own address. */
+function directElements(publication: Publication, settings: FirewallSettings): [SetName, SetElement][] {
+  const target = addressBytes(publication.targetAddress);
+  const family = target.length === 4 ? 4 : 6;
+  const port = concatenated(target, protocolKey(publication), uint16Network(publication.targetPort));
+  if (publication.hostPort === 0 || settings.isDirectRoutingAllowed)
+    return [[firewallSets[`direct${family}`], { key: port }]];
+  return (publication.trustedInterfaces ?? []).map((name) => [
+    firewallSets[`trusted${family}`],
+    { key: concatenated(interfaceNameKey(name), port) },
+  ]);
+}
+
+const protocolKey = ({ protocol }: Publication): Buffer => Buffer.from([protocolNumbers[protocol]]);

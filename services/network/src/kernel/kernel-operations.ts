@@ -1,4 +1,5 @@
 import type { IpvlanFlag, IpvlanMode, MacvlanMode } from '@flotilla/netlink';
+import type { FirewallMark } from '../settings.js';
 import type { Protocol } from '../store/records.js';
 
 /** What the kernel worker has to know once. */
@@ -11,10 +12,18 @@ export interface KernelSettings {
   namespaceDirectory: string;
   /** One empty file per sandbox whose set-up was finished. */
   markerDirectory: string;
-  /** Whether to program nftables at all. */
-  isFirewallOn: boolean;
+  /** Which families get rules; with none nftables is left alone. */
+  firewall: FirewallSettings;
   /** Whether to turn on forwarding. */
   isForwardingOn: boolean;
+}
+
+export interface FirewallSettings {
+  ipv4: boolean;
+  ipv6: boolean;
+  /** Published ports are reached under the containers' own addresses too. */
+  isDirectRoutingAllowed: boolean;
+  acceptedMark?: FirewallMark;
 }
 
 export interface AddressWithPrefix {
@@ -30,12 +39,33 @@ export interface BridgeSpec {
   isInternal: boolean;
   /** Containers on it may talk to each other. */
   areNeighboursAllowed: boolean;
-  isMasquerading: boolean;
+  ipv4: BridgeFamily;
+  ipv6: BridgeFamily;
+}
+
+/** How containers of a bridge are reached, and what they leave under, in one family. */
+export interface BridgeFamily {
+  /** Absent: their own address. */
+  source?: 'masquerade' | { address: string };
+  /** Every port is reached from outside, under the container's own address. */
+  isUnprotected: boolean;
+  /** Nothing is translated: published ports and ICMP get through under the container's own address. */
+  isRouted: boolean;
+}
+
+/** `/proc/sys/net/<family>/<group>/<interface>/<key>`. */
+export interface InterfaceSysctl {
+  family: string;
+  group: string;
+  key: string;
+  value: string;
 }
 
 interface CommonInterface {
   /** Name inside the sandbox. */
   name: string;
+  /** Set before it comes up. */
+  sysctls: InterfaceSysctl[];
   /** Empty where the kernel decides (ipvlan has that of its parent). */
   mac: string;
   addresses: AddressWithPrefix[];
@@ -81,7 +111,10 @@ export interface GatewaySpec {
   ipv6?: DefaultRoute;
 }
 
-/** One element of the port maps: traffic for `hostAddress:hostPort` goes to the target. Both are of one family. */
+/**
+ * Traffic for `hostAddress:hostPort` goes to the target; both are of one family. Where `hostPort` is 0 nothing is
+ * translated: the target is reached under its own address.
+ */
 export interface Publication {
   protocol: Protocol;
   /** `0.0.0.0` and `::` mean every local address. */
@@ -89,6 +122,8 @@ export interface Publication {
   hostPort: number;
   targetAddress: string;
   targetPort: number;
+  /** Interfaces of the host over which the target is reached under its own address too. */
+  trustedInterfaces?: string[];
 }
 
 export interface DnsPorts {
@@ -129,6 +164,12 @@ export interface ExpectedState {
   sandboxes: SandboxSpec[];
 }
 
+/** A link of the host, and whether we have made it. */
+export interface FoundLink {
+  isOurs: boolean;
+  addresses: AddressWithPrefix[];
+}
+
 export interface HostRoute extends AddressWithPrefix {
   linkName: string;
 }
@@ -139,6 +180,7 @@ export interface KernelOperations {
   open(settings: KernelSettings): void;
   /** Destinations that the host can reach by a route other than the default one. */
   hostRoutes(argument: null): HostRoute[];
+  findLink(name: string): FoundLink | undefined;
   /** Remove what nobody owns, restore what is missing; tells the sandboxes that are not complete (their traces are gone). */
   reconcile(expected: ExpectedState): { incomplete: string[] };
   /** A bridge that exists and is not ours is used as it is: it gets the addresses that it lacks and is never deleted. */

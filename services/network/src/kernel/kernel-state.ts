@@ -22,6 +22,7 @@ import type {
   DnsPorts,
   DnsSockets,
   ExpectedState,
+  FoundLink,
   GatewaySpec,
   HostRoute,
   InterfaceSpec,
@@ -70,8 +71,8 @@ export class KernelState implements KernelOperations {
     mkdirSync(settings.namespaceDirectory, { recursive: true });
     mkdirSync(settings.markerDirectory, { recursive: true });
     if (settings.isForwardingOn) enableIpv4Forwarding();
-    if (!settings.isFirewallOn) return;
-    this.#firewall = new Firewall(settings.table);
+    if (!settings.firewall.ipv4 && !settings.firewall.ipv6) return;
+    this.#firewall = new Firewall(settings.table, settings.firewall);
     this.#firewall.load();
     this.#verifyTimer = setInterval(() => this.#verifyFirewall(), VERIFY_INTERVAL_MS);
   }
@@ -85,6 +86,16 @@ export class KernelState implements KernelOperations {
           ? []
           : [{ ...destination, linkName: links.get(linkIndex ?? 0) ?? '' }],
       );
+  }
+
+  findLink(name: string): FoundLink | undefined {
+    const link = this.#rt.findLink(name);
+    if (link === undefined) return undefined;
+    const addresses = this.#rt
+      .addresses()
+      .filter(({ linkIndex }) => linkIndex === link.index)
+      .map(({ address, prefixLength }) => ({ address, prefixLength }));
+    return { isOurs: link.group === this.#opened().linkGroup, addresses };
   }
 
   reconcile({ bridges, parents, sandboxes }: ExpectedState): { incomplete: string[] } {

@@ -1,12 +1,16 @@
 import { writeFileSync } from 'node:fs';
+import { messageOf } from '@flotilla/errors';
 import { Rtnetlink, addressMessages, linkMessages, routeMessages } from '@flotilla/netlink';
 import type { Route } from '@flotilla/netlink';
-import type { DefaultRoute, GatewaySpec, InterfaceSpec } from './kernel-operations.js';
+import type { DefaultRoute, GatewaySpec, InterfaceSpec, InterfaceSysctl } from './kernel-operations.js';
 
 /** Bring the loopback and the given interfaces of the namespace that the thread is in to life. */
 export function configureInside(interfaces: readonly InterfaceSpec[], gateway: GatewaySpec | undefined): void {
   using rt = new Rtnetlink();
-  for (const one of interfaces) setIpv6(one);
+  for (const one of interfaces) {
+    setIpv6(one);
+    for (const sysctl of one.sysctls) setSysctl(one.name, sysctl);
+  }
   const messages = [linkMessages.setUp('lo')];
   for (const one of interfaces) {
     const { index } = rt.link(one.name);
@@ -87,5 +91,16 @@ function setIpv6(one: InterfaceSpec): void {
     writeFileSync(`/proc/sys/net/ipv6/conf/${one.name}/disable_ipv6`, hasIpv6 ? '0' : '1');
   } catch {
     // A kernel without IPv6 has nothing to switch off.
+  }
+}
+
+/** @throws Error naming the setting, when the kernel does not have it or does not take the value */
+function setSysctl(interfaceName: string, { family, group, key, value }: InterfaceSysctl): void {
+  try {
+    writeFileSync(`/proc/sys/net/${family}/${group}/${interfaceName}/${key}`, value, { flag: 'r+' });
+  } catch (error) {
+    throw new Error(`cannot set net.${family}.${group}.${interfaceName}.${key} to ${value}: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 }

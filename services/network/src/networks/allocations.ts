@@ -12,7 +12,7 @@ export class Allocations {
   readonly #holders = new Map<string, Set<string>>();
 
   addNetwork(record: NetworkRecord): void {
-    this.#addresses.set(record.id, new NetworkAddresses(record.name, record.ipam.pools));
+    this.#addresses.set(record.id, new NetworkAddresses(`${record.name} (${record.id})`, record.ipam.pools));
     this.#holders.set(record.id, new Set());
   }
 

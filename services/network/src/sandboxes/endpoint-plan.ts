@@ -5,7 +5,9 @@ import { containsAddress, parseCidr } from '../addresses/cidr.js';
 import { macForAddress } from '../addresses/mac-address.js';
 import { hostInterfaceName, newId } from '../engine-names.js';
 import type { Allocations } from '../networks/allocations.js';
+import { gatewayFor } from '../networks/default-gateway.js';
 import type { EndpointRecord, NetworkRecord } from '../store/records.js';
+import { interfaceSysctls, isIpv6SwitchedOff, wantedInterfaceName } from './endpoint-options.js';
 import { isRoutedByParent } from './gateway-choice.js';
 
 /** Who the endpoint is for. */
@@ -21,6 +23,8 @@ export interface EndpointOwner {
  * @throws EngineError `invalidArgument` in dockerd's words
  */
 export function checkEndpointRequest(request: proto.EndpointRequest, network: NetworkRecord): void {
+  wantedInterfaceName(request.driverOptions);
+  interfaceSysctls(request.driverOptions);
   if (request.macAddress !== '') parseMac(request.macAddress);
   if (request.macAddress !== '' && network.parent?.kind === 'ipvlan')
     throw invalidArgument('ipvlan interfaces do not support custom mac address assignment');
@@ -52,17 +56,20 @@ export function checkEndpointRequest(request: proto.EndpointRequest, network: Ne
 /**
  * Allocate an endpoint: name of the interface, addresses, MAC.
  *
- * @param usedInterfaces names that the sandbox has already
+ * @param interfaces names that the sandbox has already, and names that its other endpoints ask for
  * @throws EngineError when an address is in use or none is left; nothing is held then
  */
 export function planEndpoint(
   request: proto.EndpointRequest,
   network: NetworkRecord,
   owner: EndpointOwner,
-  usedInterfaces: readonly string[],
+  interfaces: { used: readonly string[]; reserved: readonly string[] },
   allocations: Allocations,
 ): EndpointRecord {
   checkEndpointRequest(request, network);
+  const wantedName = wantedInterfaceName(request.driverOptions);
+  if (wantedName !== undefined && interfaces.used.includes(wantedName))
+    throw invalidArgument(`invalid endpoint settings:\ninterface name ${JSON.stringify(wantedName)} is in use`);
   const id = newId();
   const endpoint: EndpointRecord = {
     id,
@@ -90,7 +97,7 @@ export function planEndpoint(
     allocations.release(endpoint);
     throw error;
   }
-  endpoint.interfaceName = freeInterfaceName(network.bridge?.interfacePrefix ?? 'eth', usedInterfaces);
+  endpoint.interfaceName = interfaceName(wantedName, network.bridge?.interfacePrefix ?? 'eth', interfaces);
   if (network.parent?.kind === 'ipvlan') return endpoint; // it has the MAC address of its parent
   endpoint.macAddress = request.macAddress === '' ? macForAddress(endpoint.ipv4Address) : parseMac(request.macAddress);
   if (network.bridge !== undefined) endpoint.hostInterfaceName = hostInterfaceName(id);
@@ -111,21 +118,15 @@ function takeAddresses(
   allocations: Allocations,
 ): void {
   const addresses = allocations.addressesOf(network);
-  const gatewayOf = (address: string): string => {
-    if (network.internal || network.parent?.isMadeOfNothing === true || isRoutedByParent(network)) return '';
-    const pool = network.ipam.pools.find(({ subnet }) => {
-      const cidr = parseCidr(subnet);
-      return cidr !== undefined && containsAddress(cidr, address);
-    });
-    return pool?.gateway ?? '';
-  };
+  const isAlone = network.internal || network.parent?.isMadeOfNothing === true || isRoutedByParent(network);
+  const gatewayOf = (address: string): string => (isAlone ? '' : gatewayFor(address, network));
   if (network.enableIpv4) {
     const { address, prefixLength } = addresses.take(4, request.ipv4Address);
     endpoint.ipv4Address = address;
     endpoint.ipv4PrefixLength = prefixLength;
     endpoint.gateway = gatewayOf(address);
   }
-  if (network.enableIpv6) {
+  if (network.enableIpv6 && !isIpv6SwitchedOff(request.driverOptions)) {
     const { address, prefixLength } = addresses.take(6, request.ipv6Address);
     endpoint.ipv6Address = address;
     endpoint.ipv6PrefixLength = prefixLength;
@@ -133,10 +134,15 @@ function takeAddresses(
   }
 }
 
-function freeInterfaceName(prefix: string, used: readonly string[]): string {
+function interfaceName(
+  wanted: string | undefined,
+  prefix: string,
+  { used, reserved }: { used: readonly string[]; reserved: readonly string[] },
+): string {
+  if (wanted !== undefined) return wanted;
   for (let index = 0; ; index++) {
     const name = `${prefix}${index}`;
-    if (!used.includes(name)) return name;
+    if (!used.includes(name) && !reserved.includes(name)) return name;
   }
 }
 

@@ -44,18 +44,28 @@ export function chooseGateway(candidates: readonly Candidate[]): GatewaySpec | u
   return { ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
 }
 
-/** Where published ports lead. Behind macvlan and ipvlan a container is its own host: nothing is published there. */
-export function choosePortTarget(candidates: readonly Candidate[]): PortTarget {
-  const published = (family: 4 | 6): EndpointRecord | undefined => {
+/** Endpoints that published ports lead to. Behind macvlan and ipvlan a container is its own host: nothing is published. */
+export interface Publishers {
+  ipv4?: Candidate;
+  ipv6?: Candidate;
+}
+
+export function choosePublishers(candidates: readonly Candidate[]): Publishers {
+  const [ipv4, ipv6] = ([4, 6] as const).map((family) => {
     const candidate = leading(candidates, family);
-    return candidate?.network.bridge === undefined ? undefined : candidate.endpoint;
-  };
-  return { ipv4: published(4)?.ipv4Address, ipv6: published(6)?.ipv6Address };
+    return candidate?.network.bridge === undefined ? undefined : candidate;
+  });
+  return { ...(ipv4 === undefined ? {} : { ipv4 }), ...(ipv6 === undefined ? {} : { ipv6 }) };
+}
+
+/** Where published ports lead. */
+export function choosePortTarget(candidates: readonly Candidate[]): PortTarget {
+  const { ipv4, ipv6 } = choosePublishers(candidates);
+  return { ipv4: ipv4?.endpoint.ipv4Address, ipv6: ipv6?.endpoint.ipv6Address };
 }
 
 /** The endpoint on which failures of published ports are reported, and whose network sets their default address. */
 export function publishingEndpoint(candidates: readonly Candidate[]): Candidate | undefined {
-  return ([4, 6] as const)
-    .flatMap((family) => leading(candidates, family) ?? [])
-    .find(({ network }) => network.bridge !== undefined);
+  const { ipv4, ipv6 } = choosePublishers(candidates);
+  return ipv4 ?? ipv6;
 }

@@ -31,7 +31,7 @@ export class SandboxRuntime {
   }
 
   async restorePorts(hostPorts: HostPorts, records: readonly PortRecord[]): Promise<void> {
-    for (const record of records) {
+    for (const record of records.filter(({ hostPort }) => hostPort !== 0)) {
       const onTaken = (err: unknown): void =>
         this.#log.warn(
           { containerId: this.#containerId, port: record, err },

@@ -7,9 +7,9 @@ import type {
   SandboxTraces,
 } from '../kernel/kernel-operations.js';
 import { addressesOfEndpoint } from '../networks/allocations.js';
-import type { PortTarget } from '../ports/host-ports.js';
 import type { EndpointRecord, NetworkRecord, PortRecord, SandboxRecord } from '../store/records.js';
-import { chooseGateway, choosePortTarget } from './gateway-choice.js';
+import { interfaceSysctls } from './endpoint-options.js';
+import { chooseGateway, choosePublishers } from './gateway-choice.js';
 import type { Candidate } from './gateway-choice.js';
 
 type NetworkOf = (id: string) => NetworkRecord | undefined;
@@ -29,6 +29,7 @@ export function interfaceSpec(endpoint: EndpointRecord, network: NetworkRecord):
     name: endpoint.interfaceName,
     mac: endpoint.macAddress,
     addresses: addressesWithPrefix(endpoint),
+    sysctls: interfaceSysctls(endpoint.driverOptions),
   };
   if (bridge !== undefined) {
     return {
@@ -54,7 +55,7 @@ export function sandboxSpec(sandbox: SandboxRecord, networkOf: NetworkOf): Sandb
   return {
     containerId: sandbox.containerId,
     interfaces: candidates.flatMap(({ endpoint, network }) => interfaceSpec(endpoint, network) ?? []),
-    publications: publicationsOf(sandbox.ports, choosePortTarget(candidates)),
+    publications: publicationsOf(sandbox.ports, candidates),
     ...(gateway === undefined ? {} : { gateway }),
     ...(sandbox.dnsPorts === undefined ? {} : { dns: sandbox.dnsPorts }),
   };
@@ -67,17 +68,30 @@ export function sandboxTraces(sandbox: SandboxRecord, networkOf: NetworkOf): San
     upperNames: candidatesOf(sandbox, networkOf).flatMap(({ endpoint, network }) =>
       network.parent === undefined ? [] : [endpoint.interfaceName],
     ),
-    publications: publicationsOf(sandbox.ports, choosePortTarget(candidatesOf(sandbox, networkOf))),
+    publications: publicationsOf(sandbox.ports, candidatesOf(sandbox, networkOf)),
     addresses: sandbox.endpoints.flatMap(addressesOfEndpoint),
   };
 }
 
-/** Elements of the firewall's port maps. What they cannot express (::1, one family to the other) is relayed. */
-export function publicationsOf(ports: readonly PortRecord[], target: PortTarget): Publication[] {
+/** What the firewall does about published ports. What it cannot express (::1, one family to the other) is relayed. */
+export function publicationsOf(ports: readonly PortRecord[], candidates: readonly Candidate[]): Publication[] {
+  const publishers = choosePublishers(candidates);
   return ports.flatMap(({ protocol, hostIp, hostPort, containerPort }) => {
-    const targetAddress = familyOf(hostIp) === 6 ? target.ipv6 : target.ipv4;
-    if (targetAddress === undefined || hostIp === '::1') return [];
-    return [{ protocol, hostAddress: hostIp, hostPort, targetAddress, targetPort: containerPort }];
+    const isV6 = familyOf(hostIp) === 6;
+    const publisher = isV6 ? publishers.ipv6 : publishers.ipv4;
+    if (publisher === undefined || hostIp === '::1') return [];
+    const { endpoint, network } = publisher;
+    const trustedInterfaces = network.bridge?.trustedHostInterfaces;
+    return [
+      {
+        protocol,
+        hostAddress: hostIp,
+        hostPort,
+        targetAddress: isV6 ? endpoint.ipv6Address : endpoint.ipv4Address,
+        targetPort: containerPort,
+        ...(trustedInterfaces === undefined ? {} : { trustedInterfaces }),
+      },
+    ];
   });
 }
 

@@ -18,9 +18,11 @@ import type { PortWish } from '../ports/port-wishes.js';
 import type { NetworkStore, Receipt } from '../store/network-store.js';
 import type { EndpointRecord, NetworkRecord, SandboxRecord } from '../store/records.js';
 import { checkEndpointRequest, dnsNames, planEndpoint } from './endpoint-plan.js';
+import { wantedInterfaceName } from './endpoint-options.js';
 import { chooseGateway, choosePortTarget, publishingEndpoint } from './gateway-choice.js';
 import { extraHost } from './hosts-entries.js';
 import { candidatesOf, interfaceSpec, publicationsOf, sandboxSpec, sandboxTraces } from './sandbox-spec.js';
+import { splitRouted } from './routed-ports.js';
 import { SandboxRuntime, chooseDnsPorts } from './sandbox-runtime.js';
 
 export interface SandboxesDeps {
@@ -145,7 +147,7 @@ export class Sandboxes {
         throw permissionDenied(`endpoint with name ${before.containerName} already exists in network ${network.name}`);
       }
       const used = before.endpoints.map((endpoint) => endpoint.interfaceName);
-      const endpoint = planEndpoint(request, network, before, used, this.#deps.allocations);
+      const endpoint = planEndpoint(request, network, before, { used, reserved: [] }, this.#deps.allocations);
       const after = this.#withDns({ ...before, endpoints: [...before.endpoints, endpoint] });
       try {
         const attached = interfaceSpec(endpoint, network);
@@ -256,14 +258,16 @@ export class Sandboxes {
   #plan(request: proto.PrepareSandboxRequest, requestHash: string): SandboxRecord {
     const { allocations } = this.#deps;
     const endpoints: EndpointRecord[] = [];
+    const requests = this.#wantedEndpoints(request);
+    const reserved = requests.flatMap(({ driverOptions }) => wantedInterfaceName(driverOptions) ?? []);
     try {
-      for (const wanted of this.#wantedEndpoints(request)) {
+      for (const wanted of requests) {
         const network = this.#usable(wanted.network);
         if (endpoints.some((endpoint) => endpoint.networkId === network.id)) {
           throw invalidArgument(`network ${network.name} is asked for twice`);
         }
         const used = endpoints.map((endpoint) => endpoint.interfaceName);
-        endpoints.push(planEndpoint(wanted, network, request, used, allocations));
+        endpoints.push(planEndpoint(wanted, network, request, { used, reserved }, allocations));
       }
     } catch (error) {
       for (const endpoint of endpoints) allocations.release(endpoint);
@@ -291,11 +295,13 @@ export class Sandboxes {
     runtime: SandboxRuntime,
     wishes: readonly PortWish[],
   ): Promise<SandboxRecord['ports']> {
-    const publisher = publishingEndpoint(candidatesOf(record, this.#networkOf));
+    const candidates = candidatesOf(record, this.#networkOf);
+    const publisher = publishingEndpoint(candidates);
     if (publisher === undefined || wishes.length === 0) return []; // nothing leads outside: dockerd publishes nothing then either
     const hostIp = publisher.network.bridge?.hostBindingIpv4 ?? '';
     try {
-      return await runtime.holdPorts(this.#deps.hostPorts, wishes, hostIp);
+      const { held, routed } = splitRouted(wishes, candidates);
+      return [...(await runtime.holdPorts(this.#deps.hostPorts, held, hostIp)), ...routed];
     } catch (error) {
       const prefix = `driver failed programming external connectivity on endpoint ${record.containerName} (${publisher.endpoint.id})`;
       throw internal(`${prefix}: ${messageOf(error)}`, { cause: error });
@@ -369,8 +375,8 @@ export class Sandboxes {
       await kernel.call('setGateway', { containerId, ...(gateway === undefined ? {} : { gateway }) });
     }
     const target = choosePortTarget(newCandidates);
-    const remove = publicationsOf(before.ports, choosePortTarget(oldCandidates));
-    const add = publicationsOf(after.ports, target);
+    const remove = publicationsOf(before.ports, oldCandidates);
+    const add = publicationsOf(after.ports, newCandidates);
     if (JSON.stringify(remove) !== JSON.stringify(add)) await kernel.call('replacePublications', { remove, add });
     runtime?.retarget(target);
     if (after.dnsPorts !== undefined && runtime?.hasDns === false) {
@@ -427,8 +433,7 @@ export class Sandboxes {
 
   #usable(reference: string): NetworkRecord {
     const record = this.#deps.networks.resolve(reference === 'default' ? 'bridge' : reference);
-    if (record.configOnly)
-      throw permissionDenied(`network ${record.name} is a configuration network and cannot be used`);
+    if (record.configOnly) throw permissionDenied('cannot create endpoint on configuration-only network');
     return record;
   }
 

@@ -23,7 +23,20 @@ export interface BridgeRecord {
   /** Host address for ports published without one; empty for the engine's default. */
   hostBindingIpv4: string;
   interfacePrefix: string;
+  /** How its subnets are reached from outside; absent: nat. */
+  gatewayModeIpv4?: GatewayMode;
+  gatewayModeIpv6?: GatewayMode;
+  /** What containers leave under, instead of the address that the way outside has. */
+  hostIpv4?: string;
+  hostIpv6?: string;
+  /** The bridge does not get the gateway's IPv4 address. */
+  hasNoIpv4OnBridge?: true;
+  /** Interfaces over which published ports are reached under the containers' own addresses too. */
+  trustedHostInterfaces?: string[];
 }
+
+/** `nat-unprotected`: every port is reached from outside; `routed`: no translation; `isolated`: not even the host. */
+export type GatewayMode = 'nat' | 'nat-unprotected' | 'routed' | 'isolated';
 
 /** The host's link that a network of driver macvlan or ipvlan sits on. */
 export type ParentRecord = {
