@@ -35,6 +35,24 @@ describe('KeyedLocks', () => {
     expect(['a', 'b', 'c'].some((key) => locks.isHeld(key))).toBe(false);
   });
 
+  it('lets one who waits go, and nobody in before his turn', async () => {
+    const locks = new KeyedLocks();
+    let end = () => {};
+    const first = locks.run('a', () => new Promise<void>((resolve) => (end = resolve)));
+    const stop = new AbortController();
+    const waiting = locks.run('a', () => 'never', stop.signal);
+    let hasRun = false;
+    const last = locks.run('a', () => (hasRun = true), new AbortController().signal);
+    stop.abort(new Error('gone'));
+    await expect(waiting).rejects.toThrow('gone');
+    await turn();
+    expect([hasRun, locks.isHeld('a')]).toEqual([false, true]);
+    end();
+    await Promise.all([first, last]);
+    expect([hasRun, locks.isHeld('a')]).toEqual([true, false]);
+    await expect(locks.run('a', () => 1, AbortSignal.abort(new Error('late')))).resolves.toBe(1);
+  });
+
   it('lets the next in when a holder throws', async () => {
     const locks = new KeyedLocks();
     const failing = locks.run(['a', 'b'], () => Promise.reject(new Error('no')));

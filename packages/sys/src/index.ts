@@ -28,6 +28,8 @@ export { POLLIN, POLLOUT, duplicateFd, pipe2, poll, setPipeSize, spliceToPipe } 
 export type { Pipe } from './pipes.js';
 export { pathExists } from './path-exists.js';
 export { processStartTime } from './processes.js';
+export { ProjectQuotas } from './project-quota.js';
+export type { FileProject, ProjectUsage, QuotaCalls } from './project-quota.js';
 export { spawnSession } from './spawn.js';
 export type { SpawnedProgram } from './spawn.js';
 export { setSendBuffer } from './sockets.js';

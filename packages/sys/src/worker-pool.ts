@@ -47,6 +47,11 @@ export class WorkerPool implements AsyncDisposable {
     this.#idle.push({ worker, timer });
   }
 
+  /** Forget a thread that does not come back from the kernel: disposal does not wait for it. */
+  abandon(worker: Worker): void {
+    this.#workers.delete(worker);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { timer } of this.#idle.splice(0)) clearTimeout(timer);
     await Promise.all([...this.#workers].map((worker) => worker.terminate()));
