@@ -40,6 +40,8 @@ export type { FixtureConfig, FixtureImage, FixtureIndexEntry, FixtureLayer, RawT
 export { createNetworkNamespace } from './network-namespace.js';
 export type { NetworkNamespace } from './network-namespace.js';
 export { mountExt4Disk } from './ext4-disk.js';
+export { mountSilentFileSystem } from './silent-file-system.js';
+export type { SilentFileSystem } from './silent-file-system.js';
 export type { Ext4Disk, Ext4DiskOptions } from './ext4-disk.js';
 export { startRegistry } from './registry.js';
 export type { Registry, RegistryOptions } from './registry.js';

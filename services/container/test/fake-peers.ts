@@ -125,7 +125,7 @@ export class FakeVolumes {
       this.mounted.add(`${containerId} ${name}`);
       const path = this.pathOf(name);
       const content = this.contents.get(name) ?? volume.VolumeContent.UNSPECIFIED;
-      return Promise.resolve({ path, fresh: readdirSync(path).length === 0, content });
+      return Promise.resolve({ path, fresh: readdirSync(path).length === 0, content, copyStaging: '.copying' });
     }),
     unmountVolumes: unary(({ containerId }: volume.UnmountVolumesRequest) => {
       for (const key of this.mounted) if (key.startsWith(containerId)) this.mounted.delete(key);

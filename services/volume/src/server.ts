@@ -7,6 +7,7 @@ import { volume } from '@flotilla/proto';
 import { serve, serviceEntry } from '@flotilla/rpc';
 import type { RunningServer } from '@flotilla/rpc';
 import { HybridClock, KeyedLocks, Store } from '@flotilla/store';
+import type { KernelLimits } from './drivers/kernel-threads.js';
 import { LocalDriver } from './drivers/local-driver.js';
 import type { VolumeDriver } from './drivers/volume-driver.js';
 import { volumeRpc } from './rpc/volume-rpc.js';
@@ -19,6 +20,7 @@ export interface VolumeOverrides {
   store?: Store;
   drivers?: VolumeDriver[];
   now?: () => number;
+  kernelLimits?: KernelLimits;
 }
 
 /** Start the volume service; it is ready to be called when this resolves. Disposing drains calls and closes the store; mounts stay for the containers that use them. */
@@ -40,7 +42,10 @@ export async function startVolumeService(
     const dbOptions = { service: 'volume', schemaVersion: volumeSchemaVersion, clock };
     const db = use(overrides.store ?? (await Store.open(join(config.dataDir, 'db'), dbOptions)));
     const store = await VolumeStore.load(db);
-    const drivers = overrides.drivers ?? [await LocalDriver.open(join(config.dataRoot, 'volumes'), log)];
+    const drivers = overrides.drivers ?? [
+      await LocalDriver.open(join(config.dataRoot, 'volumes'), log, overrides.kernelLimits),
+    ];
+    drivers.forEach(use);
     for (const driver of drivers) {
       await driver.recover(store.list().filter((record) => record.driver === driver.name));
     }
@@ -52,6 +57,7 @@ export async function startVolumeService(
       locks: new KeyedLocks(),
       clock: db.clock,
       now: overrides.now ?? Date.now,
+      log,
     });
     const server = use(
       await serve({

@@ -11,7 +11,16 @@ import { makeTempDir } from '@flotilla/testkit';
 import { configFor, connectVolume, containerId, deadline, holder, makeVolumeService } from './volume-fixture.js';
 
 const acquisition = (digit: string, name: string) => ({
-  ...{ holder: holder(digit), name, driver: '', options: {}, labels: {}, destination: '/data', readOnly: false },
+  ...{
+    holder: holder(digit),
+    name,
+    driver: '',
+    options: {},
+    labels: {},
+    destination: '/data',
+    readOnly: false,
+    isAnonymous: false,
+  },
 });
 
 describe('recovery', () => {

@@ -14,7 +14,16 @@ const named = (name: string, more: Partial<volume.CreateVolumeRequest> = {}): vo
   ...more,
 });
 const acquisition = (digit: string, name: string, destination = '/data'): volume.AcquireVolumeRequest => ({
-  ...{ holder: holder(digit), name, driver: '', options: {}, labels: {}, destination, readOnly: false },
+  ...{
+    holder: holder(digit),
+    name,
+    driver: '',
+    options: {},
+    labels: {},
+    destination,
+    readOnly: false,
+    isAnonymous: false,
+  },
 });
 const use = (digit: string, name: string, destination = '/data') => ({
   ...{ containerId: containerId(digit), name, destination, readOnly: false, propagation: '' },
@@ -247,13 +256,13 @@ describe('mounts', () => {
       path: pathOf('data'),
       fresh: true,
       content: own,
+      copyStaging: '.flotilla-copy-up',
     });
     await writeFile(join(pathOf('data'), 'file'), 'x');
-    expect(await client.mountVolume(use('b', 'data'), deadline)).toEqual({
-      path: pathOf('data'),
-      fresh: false,
-      content: own,
-    });
+    expect(await client.mountVolume(use('b', 'data'), deadline)).toMatchObject({ path: pathOf('data'), fresh: false });
+    // A copy of image content was cut.
+    await mkdir(join(pathOf('data'), '.flotilla-copy-up'));
+    expect(await client.mountVolume(use('b', 'data'), deadline)).toMatchObject({ fresh: true });
     await client.unmountVolumes({ containerId: containerId('a') }, deadline);
     await client.unmountVolumes({ containerId: containerId('a') }, deadline);
     const missing = client.mountVolume(use('a', 'nothing'), deadline);

@@ -22,8 +22,6 @@ export interface ViewMount {
   destination: string;
   readOnly: boolean;
   recursive: boolean;
-  /** Copy what the image has at the destination into this empty volume. */
-  copyUp: boolean;
 }
 
 /** The root file system of a container that does not run: mounted by the thread that looks at it, for nobody else to see. */

@@ -28,7 +28,6 @@ import {
   umountAll,
   unshare,
 } from '@flotilla/sys';
-import { copyUp } from '../rootfs/copy-up.js';
 import { asRootOf } from '../rootfs/id-map.js';
 import { makeDockerEnv } from '../rootfs/look-inside.js';
 import { mountRootfs } from '../rootfs/mount-rootfs.js';
@@ -161,9 +160,6 @@ function enterStopped({ layers, target, readOnly, mounts, idMap }: StoppedView):
   asRootOf(idMap, () => {
     using root = new ThreadRoot();
     root.within(target, undefined, makeDockerEnv);
-    for (const { source, destination, copyUp: isFresh } of mounts) {
-      if (isFresh) copyUp(root, target, destination, source);
-    }
     for (const shown of mounts) placeMount(root, target, shown);
   });
   if (readOnly) mount(null, target, null, MS_BIND | MS_REMOUNT | MS_RDONLY);

@@ -9,6 +9,7 @@ import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import { makeBundle } from './bundle-directory.js';
 import type { ContainerContext } from './context.js';
 import { containerArchived, containerExtracted } from './events.js';
+import { fillVolumes } from './fill-volumes.js';
 import { resolveMounts } from './prepare-run.js';
 import { hasSources, hasVolumes } from './release.js';
 import type { RootfsUse } from './rootfs-uses.js';
@@ -180,11 +181,12 @@ export class Archiver {
     // The directory is the mark by which a crash is recognised: what is mounted for a container without a task is let go.
     if (hasSources(record)) await makeBundle(settings, shown.id, mapped.idMap);
     const mounts = await resolveMounts(this.#context, record, mapped.idMap);
-    const asked = mounts.flatMap(({ planned, source, fresh }): ViewMount[] => {
+    await fillVolumes(this.#context, record, mounts, { idMap: mapped.idMap });
+    const asked = mounts.flatMap(({ planned, source }): ViewMount[] => {
       if (planned.type === 'tmpfs') return [];
       const { destination, readOnly } = planned;
       const recursive = planned.type !== 'bind' || planned.recursive;
-      return [{ source, destination, readOnly, recursive, copyUp: planned.type === 'volume' && planned.copy && fresh }];
+      return [{ source, destination, readOnly, recursive }];
     });
     return {
       kind: 'stopped',
@@ -210,7 +212,7 @@ export class Archiver {
       wanted.map(async ([destination, source]): Promise<ViewMount[]> => {
         if (asked.some((mount) => mount.destination === destination) || !(await pathExists(source))) return [];
         const { readonlyRootfs: readOnly } = shown.hostConfig;
-        return [{ source, destination, readOnly, recursive: false, copyUp: false }];
+        return [{ source, destination, readOnly, recursive: false }];
       }),
     );
     return found.flat();

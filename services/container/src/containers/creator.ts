@@ -129,7 +129,8 @@ export class Creator {
   #inherit(from: string): PlannedMount[] {
     const [name = '', mode = ''] = from.split(':');
     if (name === '') throw invalidArgument(`invalid volumes-from specification: ${from}`);
-    return inheritMounts(namedByRequest(() => this.#context.store.resolve(name)).internals.mounts, mode);
+    const { container, internals } = namedByRequest(() => this.#context.store.resolve(name));
+    return inheritMounts(container.id, internals.mounts, mode);
   }
 
   async #make(draft: Draft, requestId: string): Promise<container.CreateContainerResponse> {
@@ -194,15 +195,20 @@ export class Creator {
         if (mount.type === 'tmpfs') return { mount, point: mount.isShown ? pointOf(mount, '', '', '') : undefined };
         if (mount.type === 'bind') return { mount, point: pointOf(mount, '', mount.source, '') };
         if (mount.type === 'image') return this.#imageMount(draft, mount, leased.get(leasedName(mount)));
-        const volume = await this.#context.peers.volumes.acquire({
-          holder: { containerId: draft.id, containerName: draft.name },
-          name: mount.name,
-          driver: mount.driver,
-          options: mount.driverOptions,
-          labels: mount.labels,
-          destination: mount.destination,
-          readOnly: mount.readOnly,
-        });
+        const volume = await this.#context.peers.volumes
+          .acquire({
+            holder: { containerId: draft.id, containerName: draft.name },
+            name: mount.name,
+            isAnonymous: mount.isAnonymous ?? false,
+            driver: mount.driver,
+            options: mount.driverOptions,
+            labels: mount.labels,
+            destination: mount.destination,
+            readOnly: mount.readOnly,
+          })
+          .catch((error: unknown) => {
+            throw asBadRequest(error);
+          });
         return {
           mount: { ...mount, name: volume.name },
           point: pointOf(mount, volume.name, volume.mountpoint, volume.driver),
@@ -387,7 +393,7 @@ function pointOf(mount: PlannedMount, name: string, source: string, driver: stri
 }
 
 /**
- * A missing network or container that the request names is a fault of the request: 404 of create means a missing image,
+ * A missing network, container or volume driver that the request names is a fault of the request: 404 of create means a missing image,
  * and the docker CLI answers it with a pull.
  */
 function asBadRequest(error: unknown): Error {

@@ -45,12 +45,13 @@ describe('planMounts', () => {
 
   it('lets own mounts win over inherited ones', () => {
     const theirs = planMounts({ ...none, binds: ['one:/a', 'two:/b'] }, [], []);
-    const plan = planMounts({ ...none, binds: ['mine:/b'] }, ['/a'], inheritMounts(theirs, 'ro'));
+    const plan = planMounts({ ...none, binds: ['mine:/b'] }, ['/a'], inheritMounts('f00', theirs, 'ro'));
     expect(plan).toMatchObject([
-      { name: 'one', destination: '/a', readOnly: true },
+      { name: 'one', destination: '/a', readOnly: true, inheritedFrom: 'f00', mode: '' },
       { name: 'mine', destination: '/b', readOnly: false },
     ]);
     expect(plan).toHaveLength(2);
+    expect(inheritMounts('c0c', plan, '')).toMatchObject([{ inheritedFrom: 'f00' }, { inheritedFrom: 'c0c' }]);
   });
 
   it.each([
@@ -123,7 +124,7 @@ describe('planMounts', () => {
     expect(() =>
       planMounts({ ...none, mounts: [request({ source: '/h', imageOptions: { subpath: '' } })] }, [], []),
     ).toThrow('invalid mount config for type "bind": field ImageOptions must not be specified');
-    const [mount] = inheritMounts(image({}), '');
+    const [mount] = inheritMounts('f00', image({}), '');
     expect(mount).toMatchObject({ type: 'image', readOnly: true });
   });
 });

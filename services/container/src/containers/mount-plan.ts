@@ -26,6 +26,10 @@ export interface PlannedBind extends PlannedBase {
 export interface PlannedVolume extends PlannedBase {
   type: 'volume';
   name: string;
+  /** Not named by the user: it goes with the last such container that is removed with its volumes. */
+  isAnonymous?: true;
+  /** Id of the container that asked for it first, when it comes by `--volumes-from`: what is copied into it is that container's. */
+  inheritedFrom?: string;
   driver: string;
   driverOptions: Record<string, string>;
   labels: Record<string, string>;
@@ -104,18 +108,22 @@ export function planMounts(
 /** How the image service is asked for an image that is mounted: by id, once that is known. */
 export const leasedName = ({ image, leased }: PlannedImage): string => leased?.id ?? image;
 
-/** The mounts that `--volumes-from other[:ro|rw]` takes over: binds, volumes and images, by name. */
-export function inheritMounts(mounts: readonly PlannedMount[], mode: string): PlannedMount[] {
+/** The mounts that `--volumes-from from[:ro|rw]` takes over: binds, volumes and images, by name. */
+export function inheritMounts(from: string, mounts: readonly PlannedMount[], mode: string): PlannedMount[] {
   if (!['', 'ro', 'rw', 'z', 'Z'].includes(mode)) throw invalidArgument(`invalid mode: ${mode}`);
   return mounts
     .filter((mount) => mount.type !== 'tmpfs')
-    .map((mount) => ({ ...mount, mode: '', readOnly: mode === 'ro' || mount.readOnly }));
+    .map((mount) => {
+      const own = { ...mount, mode: '', readOnly: mode === 'ro' || mount.readOnly };
+      return own.type === 'volume' ? { ...own, inheritedFrom: own.inheritedFrom ?? from } : own;
+    });
 }
 
 function anonymousVolume(destination: string, driver: string): PlannedVolume {
   return {
     type: 'volume',
     name: '',
+    isAnonymous: true,
     driver,
     driverOptions: {},
     labels: {},
@@ -161,7 +169,8 @@ function parseBind(raw: string, volumeDriver: string): PlannedMount {
       recursive: true,
     };
   }
-  if (propagation !== '') throw invalidArgument(`invalid mode: ${mode}`);
+  if (propagation !== '')
+    throw refuse('invalid mount config for type "volume": field BindOptions must not be specified');
   return {
     type,
     name: first,
@@ -263,6 +272,7 @@ function parseMountRequest(mount: container.MountRequest): PlannedMount {
       return {
         type: 'volume',
         name: mount.source,
+        ...(mount.source === '' ? { isAnonymous: true } : {}),
         driver: options?.driverName ?? '',
         driverOptions: options?.driverOptions ?? {},
         labels: options?.labels ?? {},

@@ -24,6 +24,8 @@ export interface AcquireVolume {
   holder: common.Holder;
   /** Empty for an anonymous volume. */
   name: string;
+  /** Of an anonymous volume that another container has, by `--volumes-from`. */
+  isAnonymous: boolean;
   driver: string;
   options: Record<string, string>;
   labels: Record<string, string>;

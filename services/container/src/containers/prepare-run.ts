@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { hostname as machineName } from 'node:os';
 import { join } from 'node:path';
@@ -14,18 +13,19 @@ import {
   writeEtcFiles,
 } from '../rootfs/etc-files.js';
 import type { IdMap } from '../rootfs/id-map.js';
-import { pinDirectory, type PinOwners } from '../rootfs/pins.js';
+import { pinDirectory, pinName, type PinOwners } from '../rootfs/pins.js';
 import type { ContainerRecord } from '../store/container-record.js';
 import { stateOf } from '../store/container-record.js';
 import { makeBundle } from './bundle-directory.js';
 import type { ContainerContext } from './context.js';
+import { fillVolumes, type MountedVolume } from './fill-volumes.js';
 import { linkedAtStart } from './links.js';
 import type { PlannedImage, PlannedVolume } from './mount-plan.js';
 import { planPorts } from './port-plan.js';
 import { makeRunNamespaces, type RunNamespaces } from './run-namespaces.js';
 import { containerDir, rootfsDir } from './settings.js';
 import { type Ipc, pidNamespace, prepareIpc } from './shared-namespaces.js';
-import type { NamespaceChoice, ResolvedMount } from './spec-input.js';
+import type { NamespaceChoice } from './spec-input.js';
 import { isLive } from './state.js';
 
 /** A run made ready up to its config.json. Disposed when the runtime has made the task. */
@@ -48,11 +48,6 @@ interface SandboxResult {
   namespace: NamespaceChoice;
   hostname: string;
   etc: EtcFiles;
-}
-
-/** `fresh`: nothing has ever been put into the volume. */
-export interface MountedVolume extends ResolvedMount {
-  fresh: boolean;
 }
 
 /**
@@ -92,7 +87,7 @@ export async function prepareRun(context: ContainerContext, record: ContainerRec
       }),
       prepareSources(context, record, idMap),
     );
-    await copyIntoFreshVolumes(context, container.id, mounts, idMap);
+    await fillVolumes(context, record, mounts, { rootfs: rootfsDir(context.settings, container.id), idMap });
     const spec = context.buildSpec({
       container,
       hostname: sandbox.hostname,
@@ -219,14 +214,14 @@ export async function resolveMounts(
     limit(async (): Promise<MountedVolume> => {
       switch (planned.type) {
         case 'tmpfs':
-          return { planned, source: '', fresh: false };
+          return { planned, source: '' };
         case 'bind':
           await ensureBindSource(planned.source, planned.createSource);
-          return { planned, source: planned.source, fresh: false };
+          return { planned, source: planned.source };
         case 'volume':
           return { planned, ...(await mountVolume(context, container.id, planned, idMap)) };
         case 'image':
-          return { planned, source: await mountImage(context, container.id, planned, idMap), fresh: false };
+          return { planned, source: await mountImage(context, container.id, planned, idMap) };
       }
     }),
   );
@@ -239,14 +234,16 @@ async function mountVolume(
   containerId: string,
   planned: PlannedVolume,
   idMap: IdMap | undefined,
-): Promise<{ source: string; fresh: boolean }> {
+): Promise<{ source: string; staging?: string }> {
   const { name, destination, readOnly, subpath } = planned;
-  const { path, fresh, content } = await context.peers.volumes.mount(containerId, name, destination, readOnly);
-  if (subpath === '' && idMap === undefined) return { source: path, fresh };
+  const mounted = await context.peers.volumes.mount(containerId, name, destination, readOnly);
+  const { path, content } = mounted;
+  const copying = mounted.fresh && subpath === '' ? { staging: mounted.copyStaging } : {};
+  if (subpath === '' && idMap === undefined) return { source: path, ...copying };
   const rootfs = rootfsDir(context.settings, containerId);
   const owners = idMap === undefined ? {} : ownersOf(content, idMap);
   const source = await context.rootfs.pin(rootfs, path, subpath === '' ? '.' : subpath, pinName(destination), owners);
-  return { source, fresh: fresh && subpath === '' };
+  return { source, ...copying };
 }
 
 /** Others get to files that are not the engine's: a container's root must not be the machine's there. */
@@ -278,9 +275,6 @@ export function imagePinPath(context: ContainerContext, containerId: string, des
   return join(pinDirectory(rootfsDir(context.settings, containerId)), pinName(destination));
 }
 
-/** One per destination. */
-const pinName = (destination: string): string => createHash('sha256').update(destination).digest('hex');
-
 async function ensureBindSource(source: string, create: boolean): Promise<void> {
   try {
     await stat(source);
@@ -295,18 +289,5 @@ async function ensureBindSource(source: string, create: boolean): Promise<void> 
     } catch (cause) {
       throw internal(`error while creating mount source path '${source}': ${messageOf(cause)}`, { cause });
     }
-  }
-}
-
-async function copyIntoFreshVolumes(
-  context: ContainerContext,
-  id: string,
-  mounts: MountedVolume[],
-  idMap: IdMap | undefined,
-): Promise<void> {
-  const rootfs = rootfsDir(context.settings, id);
-  for (const { planned, source, fresh } of mounts) {
-    if (planned.type !== 'volume' || !planned.copy || !fresh) continue;
-    await context.rootfs.copyUp(rootfs, planned.destination, source, idMap);
   }
 }

@@ -12,6 +12,8 @@ import {
   readdirSync,
   readlinkSync,
   realpathSync,
+  renameSync,
+  rmSync,
   symlinkSync,
 } from 'node:fs';
 import { getXattr, hasCode, type IdPair, listXattrs, mkfifo, mknod, setXattr, utimensat } from '@flotilla/sys';
@@ -20,6 +22,9 @@ import type { ThreadRoot } from './thread-root.js';
 /**
  * Copy the tree that the root file system has at `destination` into the directory `volume` if that is empty, with owners, modes, times,
  * extended attributes and hard links; the volume's own directory takes those of the source, as dockerd does.
+ *
+ * The copy is put together in the directory `staging` of the volume and then moved, entry by entry. That directory is made first and removed last, and
+ * tells of a copy that was cut: it is made again, and what had been moved stays. Never two at a time for one volume.
  *
  * Nothing can lead outside: the source path is resolved with the image as root and then walked without following links, and everything
  * is written with the volume as root, so that a link which another container plants there meanwhile stays inside it.
@@ -32,19 +37,40 @@ export function copyUp(
   root: ThreadRoot,
   rootfs: string,
   destination: string,
-  volume: string,
-  ownerOf: OwnerOf = (owner) => owner,
+  { volume, staging, ownerOf = (owner) => owner }: CopyTarget,
 ): number {
   const source = root.within(rootfs, undefined, () => resolveDirectory(destination));
   if (source === undefined) return 0;
   return root.within(volume, rootfs, () => {
-    if (readdirSync('/').length > 0) return 0;
+    const present = readdirSync('/');
+    if (present.length > 0 && !present.includes(staging)) return 0;
+    const place = Buffer.from(`/${staging}`);
+    rmSync(place, { recursive: true, force: true });
+    mkdirSync(place, { mode: 0o700 });
+    const top = Buffer.from('/');
     const from = Buffer.from(source === '/' ? '.' : source.slice(1));
-    const links = new Map<string, Buffer>();
-    const copied = copyChildren(from, Buffer.from('/'), { links, ownerOf });
-    copyMetadata(from, Buffer.from('/'), lstatSync(from, { bigint: true }), ownerOf);
+    const copied = copyChildren(from, place, { links: new Map(), ownerOf });
+    for (const name of readdirSync(place, { encoding: 'buffer' })) {
+      // What is there was moved by the copy that was cut, or is of a container that runs already.
+      if (lstatSync(child(top, name), { throwIfNoEntry: false }) === undefined) {
+        renameSync(child(place, name), child(top, name));
+      }
+    }
+    const stat = lstatSync(from, { bigint: true });
+    copyMetadata(from, top, stat, ownerOf);
+    rmSync(place, { recursive: true });
+    copyTimes(top, stat);
     return copied;
   });
+}
+
+/** Where a copy goes. */
+export interface CopyTarget {
+  /** Directory on the host. */
+  volume: string;
+  /** Name in it, see `copyUp`. */
+  staging: string;
+  ownerOf?: OwnerOf | undefined;
 }
 
 /** The canonical path of a directory inside the present root, or nothing when there is none. */
@@ -119,7 +145,11 @@ function copyMetadata(from: Buffer, to: Buffer, stat: BigIntStats, ownerOf: Owne
     }
     chmodSync(to, Number(stat.mode) & 0o7777);
   }
-  utimensat(to, splitNs(stat.mtimeNs), splitNs(stat.atimeNs));
+  copyTimes(to, stat);
+}
+
+function copyTimes(to: Buffer, { mtimeNs, atimeNs }: BigIntStats): void {
+  utimensat(to, splitNs(mtimeNs), splitNs(atimeNs));
 }
 
 function splitNs(ns: bigint): { seconds: number; nanoseconds: number } {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   closeSync,
   fchownSync,
@@ -40,6 +41,9 @@ export interface PinOwners {
 export function pinDirectory(rootfs: string): string {
   return join(dirname(rootfs), 'pins');
 }
+
+/** File name of a pin: one per destination. */
+export const pinName = (destination: string): string => createHash('sha256').update(destination).digest('hex');
 
 /**
  * Mount what `path` means below `base` at `directory/name`: what is mounted is what was looked up, whoever renames what afterwards.

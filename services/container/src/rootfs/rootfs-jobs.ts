@@ -20,7 +20,7 @@ export interface OpenedRootfs {
   user: ResolvedUser;
 }
 
-/** Copy what the image has at `destination` into an empty volume. */
+/** Copy what the image has at `destination` into an empty volume, or one in which that was cut. */
 export interface CopyUp {
   op: 'copyUp';
   rootfs: string;
@@ -28,6 +28,8 @@ export interface CopyUp {
   destination: string;
   /** Directory of the volume on the host. */
   volume: string;
+  /** Name of a directory in it, see `copyUp`. */
+  staging: string;
   idMap?: IdMap;
 }
 

@@ -2,7 +2,7 @@ import { closeSync, mkdirSync, openSync, rmdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { isEngineError } from '@flotilla/errors';
-import { CLONE_NEWUTS, hasCode, setDomainName, setns, tryOverlay, umountAll } from '@flotilla/sys';
+import { CLONE_NEWUTS, hasCode, type IdPair, setDomainName, setns, tryOverlay, umountAll } from '@flotilla/sys';
 import { copyUp } from './copy-up.js';
 import { makeDockerEnv, makeWorkingDir, resolveUserInside } from './look-inside.js';
 import { asRootOf, knownOwner } from './id-map.js';
@@ -85,14 +85,9 @@ function open(job: OpenRootfs): OpenedRootfs {
   }
 }
 
-function copyInto({ rootfs, destination, volume, idMap }: CopyUp): number {
-  return copyUp(
-    root,
-    rootfs,
-    destination,
-    volume,
-    idMap === undefined ? undefined : (owner) => knownOwner(idMap, owner),
-  );
+function copyInto({ rootfs, destination, volume, staging, idMap }: CopyUp): number {
+  const ownerOf = idMap === undefined ? undefined : (owner: IdPair) => knownOwner(idMap, owner);
+  return copyUp(root, rootfs, destination, { volume, staging, ownerOf });
 }
 
 function nameDomain({ pid, domainname }: NameDomain): void {

@@ -134,7 +134,7 @@ describe.skipIf(process.getuid?.() !== 0)('root file systems (needs root and ove
     symlinkSync('data', join(lower, 'alias'));
     await open();
     const volume = join(dir, 'volume');
-    await workers.copyUp(target, '/alias', volume);
+    await workers.copyUp({ rootfs: target, destination: '/alias', volume, staging: '.copying' });
     expect(statSync(volume)).toMatchObject({ uid: 5, gid: 6 });
     expect(statSync(volume).mode & 0o7777).toBe(0o1777);
     const tool = statSync(join(volume, 'tool'));
@@ -143,6 +143,26 @@ describe.skipIf(process.getuid?.() !== 0)('root file systems (needs root and ove
     expect(statSync(join(volume, 'sub/hard')).ino).toBe(tool.ino);
     expect(lstatSync(join(volume, 'sub'), { bigint: true }).mtimeNs % 1_000_000_000n).toBe(123456789n);
     expect(readlinkSync(join(volume, 'link'))).toBe('/etc/shadow');
+    await workers.close(target);
+  });
+
+  it('makes a copy again that was cut, and leaves what is there', async () => {
+    const data = join(lower, 'data');
+    mkdirSync(join(data, 'sub'), { recursive: true });
+    for (const name of ['one', 'two', 'sub/three']) writeFileSync(join(data, name), `image's ${name}`);
+    execFileSync('touch', ['-d', '2001-02-03T04:05:06Z', data]);
+    await open();
+    const volume = join(dir, 'volume');
+    mkdirSync(join(volume, '.copying/sub'), { recursive: true });
+    writeFileSync(join(volume, '.copying/two'), 'ima');
+    symlinkSync('/', join(volume, '.copying/link'));
+    writeFileSync(join(volume, 'one'), 'written since');
+    await workers.copyUp({ rootfs: target, destination: '/data', volume, staging: '.copying' });
+    expect(readdirSync(volume).sort()).toEqual(['one', 'sub', 'two']);
+    expect(readFileSync(join(volume, 'one'), 'utf8')).toBe('written since');
+    expect(readFileSync(join(volume, 'two'), 'utf8')).toBe("image's two");
+    expect(readFileSync(join(volume, 'sub/three'), 'utf8')).toBe("image's sub/three");
+    expect(statSync(volume).mtime).toEqual(new Date('2001-02-03T04:05:06Z'));
     await workers.close(target);
   });
 
@@ -155,11 +175,11 @@ describe.skipIf(process.getuid?.() !== 0)('root file systems (needs root and ove
     writeFileSync(join(lower, 'data/a'), 'image');
     await open();
     const volume = join(dir, 'volume');
-    await workers.copyUp(target, '/escape', volume);
-    await workers.copyUp(target, '/missing', volume);
+    await workers.copyUp({ rootfs: target, destination: '/escape', volume, staging: '.copying' });
+    await workers.copyUp({ rootfs: target, destination: '/missing', volume, staging: '.copying' });
     expect(existsSync(join(volume, 'secret'))).toBe(false);
     writeFileSync(join(volume, 'a'), 'mine');
-    await workers.copyUp(target, '/data', volume);
+    await workers.copyUp({ rootfs: target, destination: '/data', volume, staging: '.copying' });
     expect(readFileSync(join(volume, 'a'), 'utf8')).toBe('mine');
     await workers.close(target);
   });

@@ -4,7 +4,7 @@ import { type IdPair, startThreadPool, startWorker } from '@flotilla/sys';
 import type { IdMap } from './id-map.js';
 import { pinDirectory, type PinOwners } from './pins.js';
 import type { ResolvedUser } from './user-spec.js';
-import type { JobReply, OpenedRootfs, OpenRootfs, RootfsJob, RootfsJobs } from './rootfs-jobs.js';
+import type { CopyUp, JobReply, OpenedRootfs, OpenRootfs, RootfsJob, RootfsJobs } from './rootfs-jobs.js';
 
 // Not while the service itself starts.
 const warmUpAfterMs = 300;
@@ -18,8 +18,8 @@ interface Waiting {
 export interface Rootfs {
   /** @throws EngineError `invalidArgument` for an unknown user or an impossible working directory; nothing is mounted then. */
   open(job: Omit<OpenRootfs, 'op'>): Promise<OpenedRootfs>;
-  /** Copy image content into a volume that is empty; one that is not stays as it is. */
-  copyUp(rootfs: string, destination: string, volume: string, idMap?: IdMap): Promise<void>;
+  /** Copy image content into a volume that is empty, or in which a copy was cut; another stays as it is. */
+  copyUp(job: Omit<CopyUp, 'op'>): Promise<void>;
   /**
    * Show `path`, which stays below `base`, beside the root file system `rootfs`, under a name of its own, until `close`.
    *
@@ -72,8 +72,8 @@ export class RootfsWorkers implements Rootfs, AsyncDisposable {
     return this.#quick.run<'open'>({ op: 'open', ...job });
   }
 
-  async copyUp(rootfs: string, destination: string, volume: string, idMap?: IdMap): Promise<void> {
-    await this.#slow.run<'copyUp'>({ op: 'copyUp', rootfs, destination, volume, ...given(idMap) });
+  async copyUp(job: Omit<CopyUp, 'op'>): Promise<void> {
+    await this.#slow.run<'copyUp'>({ op: 'copyUp', ...job });
   }
 
   async pin(rootfs: string, base: string, path: string, name: string, owners: PinOwners = {}): Promise<string> {

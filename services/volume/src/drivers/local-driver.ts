@@ -1,17 +1,21 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, opendir, readdir, rename, rm, rmdir } from 'node:fs/promises';
+import { chmod, mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { conflict, internal, messageOf } from '@flotilla/errors';
 import type { EngineError } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
-import { hasCode, isMountPoint, makeShared, MS_BIND, readMounts } from '@flotilla/sys';
+import { hasCode, isMountPoint, makeShared, MS_BIND, readMounts, SysError } from '@flotilla/sys';
 import type { VolumeRecord } from '../volumes/volume-record.js';
-import { directorySize } from './directory-size.js';
+import { KernelThreads } from './kernel-threads.js';
+import type { KernelLimits } from './kernel-threads.js';
 import { checkLocalName } from './local-name.js';
-import { checkLocalOptions, localMount } from './local-options.js';
-import { mountVolume, unmountVolume } from './mount-calls.js';
+import { checkLocalOptions, localMount, sizeLimit } from './local-options.js';
+import { mountError, reasonOf } from './mount-error.js';
+import { resolveServer } from './network-address.js';
+import { copyStaging } from './volume-driver.js';
 import type { DetachedVolume, VolumeContent, VolumeDriver } from './volume-driver.js';
+import { VolumeQuotas } from './volume-quotas.js';
 
 /** Volumes on their way out, `<random>/<name>`. No volume name begins with a dot. */
 const removedDir = '.removed';
@@ -25,14 +29,18 @@ export class LocalDriver implements VolumeDriver {
   readonly scope = 'local';
   readonly #root: string;
   readonly #log: Logger;
+  readonly #kernel: KernelThreads;
+  readonly #quotas: VolumeQuotas | undefined;
 
-  private constructor(root: string, log: Logger) {
+  private constructor(root: string, log: Logger, kernel: KernelThreads) {
     this.#root = root;
     this.#log = log;
+    this.#kernel = kernel;
+    this.#quotas = VolumeQuotas.open(root);
   }
 
   /** @param root `<data-root>/volumes`. It is made a shared mount, so that volumes mounted here are seen in the container service's mount namespace. */
-  static async open(root: string, log: Logger): Promise<LocalDriver> {
+  static async open(root: string, log: Logger, limits?: KernelLimits): Promise<LocalDriver> {
     await makeDirectory(root, 0o700);
     // Files of root's in a volume may be programs that run as root whoever starts them. One of an engine before is open to all.
     await chmod(root, 0o700);
@@ -43,21 +51,23 @@ export class LocalDriver implements VolumeDriver {
       if (!hasCode(error, 'EPERM')) throw error;
       log.warn('not root: volumes with mount options will not work');
     }
-    return new LocalDriver(root, log);
+    return new LocalDriver(root, log, new KernelThreads(limits));
   }
 
   check(name: string, options: Readonly<Record<string, string>>): void {
     checkLocalName(name);
-    checkLocalOptions(options);
+    checkLocalOptions(options, this.#quotas !== undefined);
   }
 
-  async create(name: string, _options: Readonly<Record<string, string>>): Promise<void> {
+  async create(name: string, options: Readonly<Record<string, string>>): Promise<void> {
     await makeDirectory(join(this.#root, name), 0o701);
     // A directory that exists already is taken over with what is in it: the record was lost, the data must not be.
     await makeDirectory(this.pathOf(name), 0o755);
+    await this.#limit(name, options);
   }
 
   async discard(name: string): Promise<void> {
+    this.#quotas?.release(join(this.#root, name));
     await removeEmpty(this.pathOf(name));
     await removeEmpty(join(this.#root, name));
   }
@@ -100,7 +110,7 @@ export class LocalDriver implements VolumeDriver {
     };
   }
 
-  async mount(record: VolumeRecord): Promise<void> {
+  async mount(record: VolumeRecord, signal?: AbortSignal): Promise<void> {
     const mount = localMount(record.options);
     const path = this.pathOf(record.name);
     if (mount === undefined) {
@@ -108,29 +118,60 @@ export class LocalDriver implements VolumeDriver {
       if (!existsSync(path)) await this.create(record.name, record.options);
     } else if (!isMountPoint(path)) {
       await this.create(record.name, record.options);
-      await mountVolume(path, mount);
+      try {
+        const target = path;
+        await this.#kernel.run(record.name, { kind: 'mount', target, mount: await resolveServer(mount) }, signal);
+      } catch (error) {
+        throw mountError(path, mount, error);
+      }
     }
   }
 
   async unmount(record: VolumeRecord): Promise<void> {
     if (localMount(record.options) === undefined) return;
     const path = this.pathOf(record.name);
-    if (isMountPoint(path)) await unmountVolume(path);
-  }
-
-  async isEmpty(record: VolumeRecord): Promise<boolean> {
-    const directory = await opendir(this.pathOf(record.name));
+    if (!isMountPoint(path)) return;
     try {
-      return (await directory.read()) === null;
-    } finally {
-      await directory.close();
+      await this.#kernel.run(record.name, { kind: 'unmount', target: path });
+    } catch (error) {
+      throw error instanceof SysError ? internal(`unmount ${path}: ${reasonOf(error)}`, { cause: error }) : error;
     }
   }
 
-  measure(record: VolumeRecord, signal?: AbortSignal): Promise<bigint> {
+  async isFresh({ name, options }: VolumeRecord, signal?: AbortSignal): Promise<boolean> {
+    const target = this.pathOf(name);
+    if (localMount(options) === undefined) {
+      const names = await readdir(target);
+      return names.length === 0 || names.includes(copyStaging);
+    }
+    try {
+      return (await this.#kernel.run(name, { kind: 'isFresh', target, staging: copyStaging }, signal)) === true;
+    } catch (error) {
+      throw error instanceof SysError ? internal(`read ${target}: ${reasonOf(error)}`, { cause: error }) : error;
+    }
+  }
+
+  async measure({ name, options }: VolumeRecord, signal?: AbortSignal): Promise<bigint> {
     // What is mounted may be a whole file server.
-    if (localMount(record.options) !== undefined) return Promise.resolve(-1n);
-    return directorySize(this.pathOf(record.name), signal);
+    if (localMount(options) !== undefined) return -1n;
+    const bytes = await this.#kernel.run(name, { kind: 'measure', target: this.pathOf(name) }, signal);
+    return typeof bytes === 'bigint' ? bytes : -1n;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#kernel[Symbol.asyncDispose]();
+  }
+
+  /** Set the limit of a volume that has one, so that it counts for all that is in its directory. */
+  async #limit(name: string, options: Readonly<Record<string, string>>): Promise<void> {
+    const bytes = sizeLimit(options);
+    if (bytes === 0) return;
+    if (this.#quotas === undefined) throw internal('quota size requested but no quota support');
+    try {
+      await this.#quotas.limit(join(this.#root, name), BigInt(bytes));
+    } catch (error) {
+      throw internal(`failed to set the size of volume '${name}': ${reasonOf(error)}`, { cause: error });
+    }
   }
 
   async recover(records: readonly VolumeRecord[]): Promise<void> {
@@ -145,6 +186,16 @@ export class LocalDriver implements VolumeDriver {
     }
     for (const record of records) {
       if (record.mounts.length === 0) await this.unmount(record);
+      if (sizeLimit(record.options) > 0 && existsSync(this.pathOf(record.name))) await this.#limitAgain(record);
+    }
+  }
+
+  /** As one that was cut, or after the data root was moved to where nothing is limited: the files are there in any case. */
+  async #limitAgain({ name, options }: VolumeRecord): Promise<void> {
+    try {
+      await this.#limit(name, options);
+    } catch (error) {
+      this.#log.warn({ volume: name, reason: messageOf(error) }, 'size of a volume is not limited');
     }
   }
 
@@ -171,6 +222,9 @@ export class LocalDriver implements VolumeDriver {
 
   async #delete(path: string): Promise<void> {
     try {
+      if (this.#quotas !== undefined) {
+        for (const name of await readdir(path)) this.#quotas.release(join(path, name));
+      }
       await rm(path, { recursive: true, force: true, maxRetries: 2 });
     } catch (error) {
       // The volume is gone for its users; the rest is tried again at the next start.
@@ -199,9 +253,4 @@ async function removeEmpty(path: string): Promise<void> {
 
 function directoryError(path: string, error: unknown): EngineError {
   return internal(`error while creating volume path '${path}': mkdir ${path}: ${reasonOf(error)}`, { cause: error });
-}
-
-// "ENOSPC: no space left on device, mkdir '/x'" -> "no space left on device".
-function reasonOf(error: unknown): string {
-  return /^[A-Z0-9]+: (.*?), /.exec(messageOf(error))?.[1] ?? messageOf(error);
 }

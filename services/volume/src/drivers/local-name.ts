@@ -11,7 +11,7 @@ const maxLength = 255;
  * @throws EngineError `invalidArgument`
  */
 export function checkLocalName(name: string): void {
-  if (name.length === 1) {
+  if (Buffer.byteLength(name) === 1) {
     throw invalidArgument('volume name is too short, names should be at least two alphanumeric characters');
   }
   if (!localName.test(name)) {

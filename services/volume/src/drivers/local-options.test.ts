@@ -1,18 +1,21 @@
 import { describe, expect, it } from 'vitest';
 import { MS_BIND, MS_NODEV, MS_PRIVATE, MS_RDONLY, MS_REC } from '@flotilla/sys';
 import { checkLocalName } from './local-name.js';
-import { checkLocalOptions, localMount } from './local-options.js';
+import { checkLocalOptions, localMount, sizeLimit } from './local-options.js';
 
 describe('local volume names', () => {
   it.each(['ab', 'data', 'a.b_c-d', '0x', 'a'.repeat(255), 'A..B'])('takes %s', (name) => {
     expect(() => checkLocalName(name)).not.toThrow();
   });
 
-  it.each(['../up', '/abs', 'a/b', '.hidden', '-x', '_x', 'sp ace', 'a\nb', 'é1', 'a\0b', ''])('refuses %j', (name) => {
-    expect(() => checkLocalName(name)).toThrow(
-      'includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path',
-    );
-  });
+  it.each(['../up', '/abs', 'a/b', '.hidden', '-x', '_x', 'sp ace', 'a\nb', 'é', 'é1', 'a\0b', ''])(
+    'refuses %j',
+    (name) => {
+      expect(() => checkLocalName(name)).toThrow(
+        'includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path',
+      );
+    },
+  );
 
   it('refuses what is too short or too long', () => {
     expect(() => checkLocalName('a')).toThrow('names should be at least two alphanumeric characters');
@@ -31,12 +34,28 @@ describe('local volume options', () => {
     [{ device: '/srv' }, 'missing required option: "type"'],
     [{ o: 'bind' }, 'missing required option: "device"'],
     [{ type: 'none', device: '' }, 'missing device in volume options'],
+    [
+      { type: 'none', o: 'bind', device: '..' },
+      'invalid option: "device" must be an absolute path to be bound: \'..\'',
+    ],
+    [{ type: 'none', o: 'ro,rbind', device: 'srv/../..' }, 'must be an absolute path to be bound'],
+    [{ type: 'nfs', device: ':/export', o: 'addr=nas' }, undefined],
+    [{ type: 'nfs', device: '/export', o: 'addr=nas' }, 'must be "[server]:/path"'],
+    [{ type: 'nfs4', device: ':/export', o: 'ro' }, 'must name the server, as "addr=<server>"'],
+    [{ type: 'nfs', device: ':/export', o: 'addr=a,addr=b' }, 'must name the server'],
     [{ size: '10m' }, 'quota size requested but no quota support'],
     [{ size: 'ten' }, "invalid size: 'ten'"],
     [{ type: 'none', device: '/a\0b' }, 'invalid option: "device" contains a NUL character'],
   ])('%j: %s', (options: Record<string, string>, message) => {
-    if (message === undefined) expect(() => checkLocalOptions(options)).not.toThrow();
-    else expect(() => checkLocalOptions(options)).toThrow(message);
+    if (message === undefined) expect(() => checkLocalOptions(options, false)).not.toThrow();
+    else expect(() => checkLocalOptions(options, false)).toThrow(message);
+  });
+
+  it('take a size where it can be enforced, and only of files of their own', () => {
+    expect(() => checkLocalOptions({ size: '10m' }, true)).not.toThrow();
+    expect(() => checkLocalOptions({ size: '10m', type: 'tmpfs', device: 'tmpfs' }, true)).toThrow('it has no effect');
+    expect(sizeLimit({ size: '1.5 GiB' })).toBe(1.5 * 1024 ** 3);
+    expect(sizeLimit({})).toBe(0);
   });
 
   it('turns options of mount(8) into flags, propagation and data', () => {

@@ -80,11 +80,11 @@ const required: readonly (readonly [option: string, needs: readonly string[]])[]
 ];
 
 /**
- * Whether the local driver takes these options. Rules and phrases: moby/moby daemon/volume/local/local_unix.go, validateOpts.
+ * Whether the local driver takes these options, `canLimit` being whether it can enforce a size. Rules and phrases: moby/moby daemon/volume/local/local_unix.go, validateOpts.
  *
  * @throws EngineError `invalidArgument`
  */
-export function checkLocalOptions(options: Readonly<Record<string, string>>): void {
+export function checkLocalOptions(options: Readonly<Record<string, string>>, canLimit: boolean): void {
   for (const option of Object.keys(options)) {
     if (!known.has(option)) throw invalidArgument(`invalid option: ${JSON.stringify(option)}`);
   }
@@ -100,11 +100,37 @@ export function checkLocalOptions(options: Readonly<Record<string, string>>): vo
   }
   if (options['type'] !== undefined && options['device'] === '')
     throw invalidArgument('missing device in volume options');
-  const { size } = options;
-  if (size !== undefined && parseBytes(size) > 0) {
-    // Project quotas need a file system mounted with prjquota; nothing is promised that is not enforced.
-    throw invalidArgument('quota size requested but no quota support');
+  const mount = localMount(options);
+  if (mount !== undefined && (mount.flags & MS_BIND) !== 0 && !mount.device.startsWith('/')) {
+    // It would mean something in whatever directory the service runs.
+    throw invalidArgument(`invalid option: "device" must be an absolute path to be bound: '${mount.device}'`);
   }
+  if (mount !== undefined) checkServer(mount);
+  if (sizeLimit(options) === 0) return;
+  // Nothing is promised that is not enforced.
+  if (!canLimit) throw invalidArgument('quota size requested but no quota support');
+  if (mount !== undefined) {
+    throw invalidArgument(
+      'invalid option: "size" limits what lies in the data root: with "type" and "device" it has no effect',
+    );
+  }
+}
+
+/** What the kernel says no more of than `invalid argument`: it gets no help from mount.nfs(8). */
+function checkServer({ fstype, device, data }: LocalMount): void {
+  if (fstype !== 'nfs' && fstype !== 'nfs4') return;
+  if (!device.includes(':')) {
+    throw invalidArgument(`invalid option: "device" of type ${fstype} must be "[server]:/path": '${device}'`);
+  }
+  const servers = data.split(',').filter((option) => option.startsWith('addr='));
+  if (servers.length !== 1 || servers[0] === 'addr=') {
+    throw invalidArgument(`invalid option: "o" of type ${fstype} must name the server, as "addr=<server>"`);
+  }
+}
+
+/** Bytes that a volume may take; 0: any number. @throws EngineError `invalidArgument` */
+export function sizeLimit({ size }: Readonly<Record<string, string>>): number {
+  return size === undefined ? 0 : parseBytes(size);
 }
 
 /** The mount that a volume with these options needs; undefined for a plain directory. */

@@ -3,6 +3,9 @@ import type { VolumeRecord } from '../volumes/volume-record.js';
 /** Whose files a volume shows: the engine's own, those of a file system that its options name, or of a directory of the machine's that they bind. */
 export type VolumeContent = 'own' | 'fileSystem' | 'bind';
 
+/** A directory in a volume, made before anything of an image is copied in and removed after the last of it. */
+export const copyStaging = '.flotilla-copy-up';
+
 /** The first half of a removal: the volume's name is free, its files still exist. */
 export interface DetachedVolume {
   /** The removal is durable: delete the files. */
@@ -11,7 +14,7 @@ export interface DetachedVolume {
   undo(): Promise<void>;
 }
 
-/** Where a volume's files are kept. All calls for one volume come one after the other. Failures are `EngineError`s without "create NAME:" in front. */
+/** Where a volume's files are kept. All calls for one volume but `measure` come one after the other; none keeps those for others waiting. Failures are `EngineError`s without "create NAME:" in front. */
 export interface VolumeDriver {
   readonly name: string;
   readonly scope: 'local' | 'global';
@@ -26,13 +29,14 @@ export interface VolumeDriver {
   contentOf(record: VolumeRecord): VolumeContent;
   detach(record: VolumeRecord): Promise<DetachedVolume>;
   /** Make the files available, once however many containers use them. */
-  mount(record: VolumeRecord): Promise<void>;
+  mount(record: VolumeRecord, signal?: AbortSignal): Promise<void>;
   /** No container uses the files any more. */
   unmount(record: VolumeRecord): Promise<void>;
-  /** Whether nothing was ever written to the mounted volume. */
-  isEmpty(record: VolumeRecord): Promise<boolean>;
+  /** Whether nothing was ever written to the mounted volume but a copy that did not come to its end. */
+  isFresh(record: VolumeRecord, signal?: AbortSignal): Promise<boolean>;
   /** Bytes, or -1 when that cannot be told. */
   measure(record: VolumeRecord, signal?: AbortSignal): Promise<bigint>;
   /** Bring files and mounts in line with what is recorded, at start. */
   recover(records: readonly VolumeRecord[]): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
 }

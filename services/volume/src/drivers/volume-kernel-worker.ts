@@ -1,15 +1,29 @@
-// Runs one mount(2) or umount2(2) in a thread of its own: a file server that does not answer must not stop the service.
-import { parentPort, workerData } from 'node:worker_threads';
-import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, SysError, mount, umount } from '@flotilla/sys';
-import type { MountRequest, MountResult } from './mount-calls.js';
+// Runs one job after the other in a thread of its own: neither the service nor libuv's few pool threads may wait for a file server that is gone.
+import { existsSync, opendirSync } from 'node:fs';
+import { join } from 'node:path';
+import { parentPort } from 'node:worker_threads';
+import { messageOf } from '@flotilla/errors';
+import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, SysError, hasCode, mount, umount } from '@flotilla/sys';
+import { directorySize } from './directory-size.js';
+import type { KernelJob, KernelJobMessage, KernelReply, KernelResult } from './kernel-jobs.js';
+import type { LocalMount } from './local-options.js';
 
-function run(request: MountRequest): void {
-  const { target } = request;
-  if (request.kind === 'unmount') {
-    umount(target, MNT_DETACH);
-    return;
+function perform(job: KernelJob, progress: Int32Array): KernelResult {
+  switch (job.kind) {
+    case 'mount':
+      makeMount(job.target, job.mount);
+      return undefined;
+    case 'unmount':
+      takeOff(job.target);
+      return undefined;
+    case 'isFresh':
+      return isEmpty(job.target) || existsSync(join(job.target, job.staging));
+    case 'measure':
+      return directorySize(job.target, () => Atomics.add(progress, 0, 1));
   }
-  const { device, fstype, flags, propagation, data } = request.mount;
+}
+
+function makeMount(target: string, { device, fstype, flags, propagation, data }: LocalMount): void {
   mount(device, target, fstype, flags, data === '' ? null : data);
   try {
     if (propagation !== 0) mount(null, target, null, propagation);
@@ -21,11 +35,38 @@ function run(request: MountRequest): void {
   }
 }
 
-let result: MountResult = { errno: 0 };
-try {
-  run(workerData as MountRequest);
-} catch (error) {
-  if (!(error instanceof SysError)) throw error;
-  result = { errno: error.errno };
+/** The topmost mount; nothing mounted there is fine. */
+function takeOff(target: string): void {
+  try {
+    umount(target, MNT_DETACH);
+  } catch (error) {
+    if (!hasCode(error, 'EINVAL', 'ENOENT')) throw error;
+  }
 }
-parentPort?.postMessage(result);
+
+function isEmpty(path: string): boolean {
+  const directory = opendirSync(path);
+  try {
+    return directory.readSync() === null;
+  } finally {
+    directory.closeSync();
+  }
+}
+
+const errnoOf = (error: unknown): number | undefined => {
+  if (error instanceof SysError) return error.errno;
+  const errno = error instanceof Error && 'errno' in error ? error.errno : undefined;
+  return typeof errno === 'number' ? Math.abs(errno) : undefined;
+};
+
+parentPort?.on('message', ({ job, progress }: KernelJobMessage) => {
+  let reply: KernelReply;
+  Atomics.add(progress, 0, 1);
+  try {
+    reply = { result: perform(job, progress) };
+  } catch (error) {
+    const errno = errnoOf(error);
+    reply = errno === undefined ? { failure: messageOf(error) } : { errno };
+  }
+  parentPort?.postMessage(reply);
+});

@@ -2,7 +2,7 @@ import { invalidArgument } from '@flotilla/errors';
 import { volume } from '@flotilla/proto';
 import { isVisible, matchesLabels, serverStream, unary, watch } from '@flotilla/rpc';
 import type { CallContext, Implementation } from '@flotilla/rpc';
-import type { VolumeContent } from '../drivers/volume-driver.js';
+import { copyStaging, type VolumeContent } from '../drivers/volume-driver.js';
 import type { VolumeStore } from '../store/volume-store.js';
 import type { VolumeRecord } from '../volumes/volume-record.js';
 import type { Mutation, PruneResult, RemovedResult, VolumeResult, Volumes } from '../volumes/volumes.js';
@@ -69,10 +69,8 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
 
     getVolumeUsage: unary(async (_request, { identity, signal }) => {
       const usage: volume.VolumeUsage[] = [];
-      for await (const { volume: record, sizeBytes } of volumes.usage(
-        ({ labels }) => isVisible(labels, identity),
-        signal,
-      )) {
+      const measured = await volumes.usage(({ labels }) => isVisible(labels, identity), signal);
+      for (const { volume: record, sizeBytes } of measured) {
         usage.push({ name: record.name, sizeBytes, referenceCount: BigInt(record.holders.length) });
       }
       return { volumes: usage };
@@ -83,10 +81,10 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
     ),
 
     acquireVolume: unary(
-      async ({ holder, name, driver, options, labels, destination }, context) => {
+      async ({ holder, name, driver, options, labels, destination, isAnonymous }, context) => {
         const { containerId = '', containerName = '' } = holder ?? {};
         checkContainerId(containerId);
-        const spec = { containerId, containerName, name, driver, options, labels, destination };
+        const spec = { containerId, containerName, name, driver, options, labels, destination, isAnonymous };
         return acquired(await volumes.acquire(spec, mutation(context, volume.AcquireVolumeResponse, acquired)));
       },
       { idempotent: volume.AcquireVolumeResponse },
@@ -101,16 +99,16 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
       { idempotent: volume.ReleaseVolumesResponse },
     ),
 
-    mountVolume: unary(async ({ containerId, name, destination, readOnly, propagation }, { requestId }) => {
+    mountVolume: unary(async ({ containerId, name, destination, readOnly, propagation }, { requestId, signal }) => {
       checkContainerId(containerId);
       const mount = { containerId, name, destination, readOnly, propagation };
-      const { path, isFresh, content } = await volumes.mount(mount, requestId);
-      return { path, fresh: isFresh, content: contents[content] };
+      const { path, isFresh, content } = await volumes.mount(mount, requestId, signal);
+      return { path, fresh: isFresh, content: contents[content], copyStaging };
     }),
 
-    unmountVolumes: unary(async ({ containerId }, { requestId }) => {
+    unmountVolumes: unary(async ({ containerId }, { requestId, signal }) => {
       checkContainerId(containerId);
-      await volumes.unmount(containerId, requestId);
+      await volumes.unmount(containerId, requestId, signal);
       return {};
     }),
 
@@ -135,11 +133,11 @@ const pruned = ({ removed, reclaimedBytes, revision }: PruneResult): volume.Prun
 });
 
 function mutation<R, M>(
-  { requestId }: CallContext,
+  { requestId, signal }: CallContext,
   message: { encode(value: M): { finish(): Uint8Array } },
   toMessage: (result: R) => M,
 ): Mutation<R> {
-  return { requestId, encode: (result) => message.encode(toMessage(result)).finish() };
+  return { requestId, signal, encode: (result) => message.encode(toMessage(result)).finish() };
 }
 
 function checkContainerId(id: string): void {

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { EngineError, conflict, notFound } from '@flotilla/errors';
+import { EngineError, conflict, messageOf, notFound } from '@flotilla/errors';
+import type { Logger } from '@flotilla/log';
 import type { HybridClock, KeyedLocks } from '@flotilla/store';
+import pLimit from 'p-limit';
 import type { DetachedVolume, VolumeContent, VolumeDriver } from '../drivers/volume-driver.js';
 import type { VolumeChange, VolumeStore } from '../store/volume-store.js';
 import { volumeCreated, volumeDestroyed, volumeMounted, volumeUnmounted, volumesPruned } from './volume-events.js';
@@ -16,11 +18,14 @@ export interface VolumesDeps {
   clock: HybridClock;
   /** Milliseconds since the epoch. */
   now: () => number;
+  log: Pick<Logger, 'warn'>;
 }
 
 /** A mutating request: its id, and how its result is kept for a repetition. */
 export interface Mutation<R> {
   requestId: string;
+  /** Fires when the caller has gone: it waits for its turn no longer. What has begun is finished. */
+  signal?: AbortSignal;
   encode: (result: R) => Uint8Array;
 }
 
@@ -37,6 +42,8 @@ export interface AcquireSpec extends VolumeSpec {
   containerId: string;
   containerName: string;
   destination: string;
+  /** The name is not the user's. */
+  isAnonymous: boolean;
 }
 
 export interface VolumeResult {
@@ -64,7 +71,7 @@ export interface MountSpec {
 
 export interface MountedVolume {
   path: string;
-  /** Nothing was ever written to it. */
+  /** Nothing was ever written to it, or a copy of image content was cut. */
   isFresh: boolean;
   content: VolumeContent;
 }
@@ -80,6 +87,10 @@ export interface PruneSpec {
  * (10 s): claims younger than this are left to the next reconciliation.
  */
 const reconcileGraceMs = 15_000;
+/** How long a prune waits for one volume. */
+const pruneWaitMs = 2_000;
+/** As many as there are threads side by side. */
+const measuredAtOnce = 4;
 
 /** The rules of volumes: names, who holds what, when files are mounted and deleted. */
 export class Volumes {
@@ -108,15 +119,19 @@ export class Volumes {
    */
   async create(spec: VolumeSpec, mutation: Mutation<VolumeResult>): Promise<VolumeResult> {
     const name = spec.name === '' ? randomName() : spec.name;
-    return this.#deps.locks.run(name, () => {
-      const existing = this.#deps.store.get(name);
-      if (existing !== undefined) {
-        checkSame(existing, spec);
-        return { volume: existing, revision: this.#deps.store.revision, created: false };
-      }
-      const anonymous = spec.name === '' ? { containerId: '', destination: '' } : null;
-      return this.#make(this.#newRecord(name, spec, anonymous, []), mutation);
-    });
+    return this.#deps.locks.run(
+      name,
+      () => {
+        const existing = this.#deps.store.get(name);
+        if (existing !== undefined) {
+          checkSame(existing, spec);
+          return { volume: existing, revision: this.#deps.store.revision, created: false };
+        }
+        const anonymous = spec.name === '' ? { containerId: '', destination: '' } : null;
+        return this.#make(this.#newRecord(name, spec, anonymous, []), mutation);
+      },
+      mutation.signal,
+    );
   }
 
   /**
@@ -127,34 +142,43 @@ export class Volumes {
   async acquire(spec: AcquireSpec, mutation: Mutation<VolumeResult>): Promise<VolumeResult> {
     const { containerId, containerName, destination } = spec;
     const holder: VolumeHolder = {
-      ...{ containerId, containerName, isNamed: spec.name !== '' },
+      ...{ containerId, containerName, isNamed: spec.name !== '' && !spec.isAnonymous },
       acquiredAt: this.#deps.now(),
     };
     // Retries of one container come one after the other, so that an unnamed volume is found again.
-    return this.#deps.locks.run(`\0${containerId}`, () => {
-      const name = spec.name !== '' ? spec.name : (this.#anonymousOf(containerId, destination) ?? randomName());
-      return this.#deps.locks.run(name, async () => {
-        const existing = this.#deps.store.get(name);
-        if (existing === undefined) {
-          const anonymous = spec.name === '' ? { containerId, destination } : null;
-          return this.#make(this.#newRecord(name, spec, anonymous, [holder]), mutation);
-        }
-        checkSame(existing, spec);
-        const before = existing.holders.find((one) => one.containerId === containerId);
-        if (before?.containerName === containerName) {
-          return { volume: existing, revision: this.#deps.store.revision, created: false };
-        }
-        // Renamed since: the claim is the same.
-        const holders = [
-          ...existing.holders.filter((one) => one !== before),
-          before ? { ...before, containerName } : holder,
-        ];
-        const volume = { ...existing, holders };
-        const result = (revision: bigint) => ({ volume, revision, created: false });
-        const revision = await this.#commit([{ upsert: volume }], [], mutation, result);
-        return result(revision);
-      });
-    });
+    const { signal } = mutation;
+    return this.#deps.locks.run(
+      `\0${containerId}`,
+      () => {
+        const name = spec.name !== '' ? spec.name : (this.#anonymousOf(containerId, destination) ?? randomName());
+        return this.#deps.locks.run(
+          name,
+          async () => {
+            const existing = this.#deps.store.get(name);
+            if (existing === undefined) {
+              const anonymous = spec.name === '' ? { containerId, destination } : null;
+              return this.#make(this.#newRecord(name, spec, anonymous, [holder]), mutation);
+            }
+            checkSame(existing, spec);
+            const before = existing.holders.find((one) => one.containerId === containerId);
+            if (before?.containerName === containerName) {
+              return { volume: existing, revision: this.#deps.store.revision, created: false };
+            }
+            // Renamed since: the claim is the same.
+            const holders = [
+              ...existing.holders.filter((one) => one !== before),
+              before ? { ...before, containerName } : holder,
+            ];
+            const volume = { ...existing, holders };
+            const result = (revision: bigint) => ({ volume, revision, created: false });
+            const revision = await this.#commit([{ upsert: volume }], [], mutation, result);
+            return result(revision);
+          },
+          signal,
+        );
+      },
+      signal,
+    );
   }
 
   /** Drop all claims and mounts of a container; with `removeAnonymous`, volumes that were made for it and that nobody else holds go too. */
@@ -163,25 +187,33 @@ export class Volumes {
     removeAnonymous: boolean,
     mutation: Mutation<RemovedResult>,
   ): Promise<RemovedResult> {
-    return this.#deps.locks.run(`\0${containerId}`, () =>
-      this.#withLocked(this.#touchedBy(containerId), async (records) => {
-        const goes = (record: VolumeRecord) =>
-          removeAnonymous &&
-          record.anonymous !== null &&
-          record.holders.every((holder) => holder.containerId === containerId && !holder.isNamed);
-        const kept = records.filter((record) => !goes(record));
-        const going = records.filter(goes);
-        const changes: VolumeChange[] = [];
-        for (const record of kept) {
-          changes.push({ upsert: await this.#dropMounts(withoutHolder(record, containerId), containerId) });
-        }
-        return this.#remove(
-          going,
-          changes,
-          kept.flatMap((record) => unmountEvents(record, containerId)),
-          mutation,
-        );
-      }),
+    const { signal } = mutation;
+    return this.#deps.locks.run(
+      `\0${containerId}`,
+      () =>
+        this.#withLocked(
+          this.#touchedBy(containerId),
+          async (records) => {
+            const goes = (record: VolumeRecord) =>
+              removeAnonymous &&
+              record.anonymous !== null &&
+              record.holders.every((holder) => holder.containerId === containerId && !holder.isNamed);
+            const kept = records.filter((record) => !goes(record));
+            const going = records.filter(goes);
+            const changes: VolumeChange[] = [];
+            for (const record of kept) {
+              changes.push({ upsert: await this.#dropMounts(withoutHolder(record, containerId), containerId) });
+            }
+            return this.#remove(
+              going,
+              changes,
+              kept.flatMap((record) => unmountEvents(record, containerId)),
+              mutation,
+            );
+          },
+          signal,
+        ),
+      signal,
     );
   }
 
@@ -191,18 +223,22 @@ export class Volumes {
    * @throws EngineError `notFound` (not with `force`); `conflict` while a container holds it.
    */
   async remove(name: string, force: boolean, mutation: Mutation<RemovedResult>): Promise<RemovedResult> {
-    return this.#withLocked([name], ([record]) => {
-      if (record === undefined) {
-        if (!force) throw notFound(`get ${name}: no such volume`);
-        return Promise.resolve({ removed: [], revision: this.#deps.store.revision });
-      }
-      checkUnused(record);
-      return this.#remove([record], [], [], mutation);
-    });
+    return this.#withLocked(
+      [name],
+      ([record]) => {
+        if (record === undefined) {
+          if (!force) throw notFound(`get ${name}: no such volume`);
+          return Promise.resolve({ removed: [], revision: this.#deps.store.revision });
+        }
+        checkUnused(record);
+        return this.#remove([record], [], [], mutation);
+      },
+      mutation.signal,
+    );
   }
 
   /**
-   * Remove all accepted volumes that nobody holds.
+   * Remove all accepted volumes that nobody holds; one that cannot be removed, or that somebody is at work on, stays.
    *
    * @throws EngineError `conflict` while another prune runs.
    */
@@ -215,12 +251,20 @@ export class Volumes {
       const isUnused = (record: VolumeRecord) =>
         record.holders.length === 0 && (all || record.labels[anonymousLabel] !== undefined) && accepts(record);
       for (const { name } of this.#deps.store.list().filter(isUnused)) {
-        await this.#withLocked([name], async ([record]) => {
-          if (record === undefined || !isUnused(record)) return;
-          const bytes = await this.#measure(record);
-          await this.#remove([record], [], [], { requestId: '', encode: () => new Uint8Array() });
-          removed.push(name);
-          if (bytes > 0n) reclaimedBytes += bytes;
+        mutation.signal?.throwIfAborted();
+        const work = this.#withLocked(
+          [name],
+          async ([record]) => {
+            if (record === undefined || !isUnused(record)) return;
+            const bytes = await this.#measure(record);
+            await this.#remove([record], [], [], { requestId: '', encode: () => new Uint8Array() });
+            removed.push(name);
+            if (bytes > 0n) reclaimedBytes += bytes;
+          },
+          AbortSignal.timeout(pruneWaitMs),
+        );
+        await work.catch((error: unknown) => {
+          this.#deps.log.warn({ volume: name, reason: messageOf(error) }, 'volume not pruned');
         });
       }
       const result = { removed, reclaimedBytes, revision: this.#deps.store.revision };
@@ -236,42 +280,50 @@ export class Volumes {
    *
    * @throws EngineError `notFound`; `internal` with the kernel's reason when it cannot be mounted.
    */
-  async mount(spec: MountSpec, requestId: string): Promise<MountedVolume> {
+  async mount(spec: MountSpec, requestId: string, signal?: AbortSignal): Promise<MountedVolume> {
     const { name, ...mount } = spec;
-    return this.#withLocked([name], async ([record]) => {
-      if (record === undefined) throw notFound(`get ${name}: no such volume`);
-      const driver = this.#driver(record.driver, `mount ${name}`);
-      await driver.mount(record);
-      const isRecorded = record.mounts.some((one) => isSamePlace(one, mount));
-      if (!isRecorded) {
-        const mounts = [...record.mounts, mount];
-        try {
-          await this.#deps.store.commit({
-            changes: [{ upsert: { ...record, mounts } }],
-            events: [volumeMounted(record, mount)],
-            requestId,
-          });
-        } catch (error) {
-          if (record.mounts.length === 0) await driver.unmount(record).catch(() => undefined);
-          throw error;
+    return this.#withLocked(
+      [name],
+      async ([record]) => {
+        if (record === undefined) throw notFound(`get ${name}: no such volume`);
+        const driver = this.#driver(record.driver, `mount ${name}`);
+        await driver.mount(record, signal);
+        const isRecorded = record.mounts.some((one) => isSamePlace(one, mount));
+        if (!isRecorded) {
+          const mounts = [...record.mounts, mount];
+          try {
+            await this.#deps.store.commit({
+              changes: [{ upsert: { ...record, mounts } }],
+              events: [volumeMounted(record, mount)],
+              requestId,
+            });
+          } catch (error) {
+            if (record.mounts.length === 0) await driver.unmount(record).catch(() => undefined);
+            throw error;
+          }
         }
-      }
-      const isFresh = await driver.isEmpty(record);
-      return { path: driver.pathOf(name), isFresh, content: driver.contentOf(record) };
-    });
+        const isFresh = await driver.isFresh(record, signal);
+        return { path: driver.pathOf(name), isFresh, content: driver.contentOf(record) };
+      },
+      signal,
+    );
   }
 
   /** Undo all mounts of a container. */
-  async unmount(containerId: string, requestId: string): Promise<void> {
+  async unmount(containerId: string, requestId: string, signal?: AbortSignal): Promise<void> {
     const names = this.#touchedBy(containerId).filter((name) => {
       return this.#deps.store.get(name)?.mounts.some((mount) => mount.containerId === containerId);
     });
-    await this.#withLocked(names, async (records) => {
-      const changes: VolumeChange[] = [];
-      for (const record of records) changes.push({ upsert: await this.#dropMounts(record, containerId) });
-      const events = records.flatMap((record) => unmountEvents(record, containerId));
-      if (changes.length > 0) await this.#deps.store.commit({ changes, events, requestId });
-    });
+    await this.#withLocked(
+      names,
+      async (records) => {
+        const changes: VolumeChange[] = [];
+        for (const record of records) changes.push({ upsert: await this.#dropMounts(record, containerId) });
+        const events = records.flatMap((record) => unmountEvents(record, containerId));
+        if (changes.length > 0) await this.#deps.store.commit({ changes, events, requestId });
+      },
+      signal,
+    );
   }
 
   /** Drop claims and mounts of containers that are not among the living. @returns the ids that were dropped. */
@@ -293,13 +345,16 @@ export class Volumes {
     return [...dead];
   }
 
-  /** Bytes per wanted volume, one after the other; -1 where unknown. */
-  async *usage(
+  /** Bytes per wanted volume; -1 where unknown, or where the file system does not answer. */
+  async usage(
     isWanted: (record: VolumeRecord) => boolean,
     signal: AbortSignal,
-  ): AsyncGenerator<{ volume: VolumeRecord; sizeBytes: bigint }> {
-    for (const volume of this.#deps.store.list().filter(isWanted))
-      yield { volume, sizeBytes: await this.#measure(volume, signal) };
+  ): Promise<{ volume: VolumeRecord; sizeBytes: bigint }[]> {
+    const limit = pLimit(measuredAtOnce);
+    const wanted = this.#deps.store.list().filter(isWanted);
+    return Promise.all(
+      wanted.map((volume) => limit(async () => ({ volume, sizeBytes: await this.#measure(volume, signal) }))),
+    );
   }
 
   async #measure(record: VolumeRecord, signal?: AbortSignal): Promise<bigint> {
@@ -395,9 +450,15 @@ export class Volumes {
   }
 
   /** Run with the locks of these volumes, on those of them that exist by then. */
-  #withLocked<T>(names: readonly string[], fn: (records: VolumeRecord[]) => Promise<T>): Promise<T> {
-    return this.#deps.locks.run(names, () =>
-      fn(names.map((name) => this.#deps.store.get(name)).filter((record) => record !== undefined)),
+  #withLocked<T>(
+    names: readonly string[],
+    fn: (records: VolumeRecord[]) => Promise<T>,
+    signal: AbortSignal | undefined,
+  ): Promise<T> {
+    return this.#deps.locks.run(
+      names,
+      () => fn(names.map((name) => this.#deps.store.get(name)).filter((record) => record !== undefined)),
+      signal,
     );
   }
 
