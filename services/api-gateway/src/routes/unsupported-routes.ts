@@ -3,7 +3,8 @@ import { notFound, unavailable, unimplemented } from '@flotilla/errors';
 import type { ApiCall } from '../http/api-call.js';
 import type { Method, Route } from '../http/route-table.js';
 
-const NOT_A_MANAGER =
+/** What an engine outside of a swarm says to whatever a manager does. */
+export const NOT_A_MANAGER =
   'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.';
 
 /** Endpoints of the Engine API that exist here by name only: method, path, what is missing. */
@@ -13,7 +14,6 @@ const MISSING: readonly (readonly [Method, string, string])[] = [
   ['POST', '/session', 'BuildKit sessions are not implemented'],
   ['POST', '/grpc', 'the BuildKit API is not implemented'],
   ['GET', '/images/{name...}/attestations', 'image attestations are not implemented'],
-  ['PUT', '/volumes/{name}', 'cluster volumes are not implemented'],
   ['GET', '/plugins/privileges', 'plugins are not implemented'],
   ['POST', '/plugins/pull', 'plugins are not implemented'],
   ['POST', '/plugins/create', 'plugins are not implemented'],
@@ -66,6 +66,14 @@ const ONE_PLUGIN: readonly (readonly [Method, string])[] = [
 
 /** Known endpoints without anything behind them: a sentence instead of `page not found`, or what an engine without any answers. */
 export const unsupportedRoutes = (): Route[] => [
+  {
+    method: 'PUT',
+    path: '/volumes/{name}',
+    since: apiVersion(1, 42),
+    handler: () => {
+      throw unavailable('volume update only valid for cluster volumes, but swarm is unavailable');
+    },
+  },
   { method: 'GET', path: '/plugins', handler: (call) => call.json(200, []) },
   // `docker system prune` asks for it last.
   {

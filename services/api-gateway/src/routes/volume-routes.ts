@@ -1,5 +1,5 @@
 import { apiVersion, booleanFilter, booleanValue, parseFilters, matchLabels } from '@flotilla/docker-api';
-import { notFound } from '@flotilla/errors';
+import { notFound, unavailable } from '@flotilla/errors';
 import type { volume } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
 import type { Route } from '../http/route-table.js';
@@ -8,6 +8,7 @@ import { volumeShape } from '../shapes/volume.js';
 import { BULK_MS, changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
 import { pruneSelection } from './prune-filters.js';
+import { NOT_A_MANAGER } from './unsupported-routes.js';
 
 const createBody = struct('CreateOptions', {
   Name: string,
@@ -29,6 +30,9 @@ export function volumeRoutes(context: GatewayContext): Route[] {
       path: '/volumes/create',
       handler: async (call) => {
         const body = (await call.readJson(createBody)) ?? {};
+        // Before 1.42 nobody knew the field.
+        const isForCluster = body.ClusterVolumeSpec !== undefined && body.ClusterVolumeSpec !== null;
+        if (isForCluster && call.version >= apiVersion(1, 42)) throw unavailable(NOT_A_MANAGER);
         const { volume: object, revision } = await peers.volume.createVolume(
           {
             name: body.Name ?? '',
