@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { network as proto } from '@flotilla/proto';
 import { waitFor } from '@flotilla/testkit';
-import { askDns, hostileClient, nameServers } from './dns-probe.js';
+import { askAllAtOnce, askDns, hostileClient, nameServers } from './dns-probe.js';
 import { NetworkUnderTest, call, endpoint, isRoot } from './network-under-test.js';
 
 describe.skipIf(!isRoot)('the name server of containers (needs root)', () => {
@@ -55,6 +55,13 @@ describe.skipIf(!isRoot)('the name server of containers (needs root)', () => {
       expect(whole.isCut).toBe(false);
       expect([...whole.data].sort()).toEqual(all);
     }
+  });
+
+  it('answers many questions that come at once, its own names and others mixed', async () => {
+    const asker = await prepare({ containerName: 'crowd' });
+    const names = Array.from({ length: 120 }, (_, at) => (at % 3 === 1 ? 'example.test' : 'crowd'));
+    const expected = names.map((name) => [name === 'crowd' ? asker.address : '127.0.0.1']);
+    expect(await askAllAtOnce(asker.where, names)).toEqual(expected);
   });
 
   it('passes on what it does not know, over the transport of the asker', async () => {

@@ -1,13 +1,20 @@
 import { createSocket } from 'node:dgram';
-import type { RemoteInfo } from 'node:dgram';
 import { createServer } from 'node:net';
 import type { Socket } from 'node:net';
 import type { Logger } from '@flotilla/log';
+import { DatagramBatch } from '@flotilla/netlink';
+import type { DatagramSource } from '@flotilla/netlink';
 import type { DnsSockets } from '../kernel/kernel-operations.js';
 import { serveConnection } from './dns-connection.js';
 import type { Resolver } from './resolver.js';
 
 const maxTcpConnections = 64;
+const batchSize = 32;
+/** Above what any query takes; longer answers go out by themselves. */
+const maxDatagram = 4096;
+
+/** For all sandboxes: queries that come while another is answered are taken together. Made when first needed. */
+let batch: DatagramBatch | undefined;
 
 /**
  * Serves 127.0.0.11 of one sandbox, on sockets made inside its namespace: who asks is known by the socket.
@@ -16,7 +23,8 @@ const maxTcpConnections = 64;
 export class DnsServer {
   readonly #containerId: string;
   readonly #resolver: Resolver;
-  readonly #udp = createSocket('udp4');
+  /** Answers go to addresses, never to names. */
+  readonly #udp = createSocket({ type: 'udp4', lookup: (address, _options, done) => done(null, address, 4) });
   readonly #connections = new Set<Socket>();
   readonly #tcp = createServer({ allowHalfOpen: true }, (socket) => this.#serveConnection(socket));
   #isClosed = false;
@@ -26,7 +34,11 @@ export class DnsServer {
     this.#resolver = resolver;
     const failed = (error: Error): void => log.warn({ containerId, err: error }, 'dns socket failed');
     this.#udp.on('error', failed);
-    this.#udp.on('message', (query, from) => this.#serveDatagram(query, from));
+    this.#udp.on('message', (query, source) => {
+      this.#send(this.#reply(query, source), source);
+      batch ??= new DatagramBatch(batchSize, maxDatagram);
+      batch.exchange(sockets.udp, (next, from) => this.#reply(next, from));
+    });
     this.#udp.bind({ fd: sockets.udp });
     this.#tcp.maxConnections = maxTcpConnections;
     this.#tcp.on('error', failed);
@@ -40,13 +52,20 @@ export class DnsServer {
     for (const socket of this.#connections) socket.destroy();
   }
 
-  #serveDatagram(query: Buffer, from: RemoteInfo): void {
+  /** The answer to one datagram; undefined when there is none, or it comes later and goes out by itself. */
+  #reply(query: Buffer, { address, port }: DatagramSource): Buffer | undefined {
     const answer = this.#resolver.answer(this.#containerId, query, 'udp');
-    const send = (message: Buffer): void => {
-      if (!this.#isClosed) this.#udp.send(message, from.port, from.address, () => undefined);
-    };
-    if (answer instanceof Promise) void answer.then(send);
-    else if (answer !== undefined) send(answer);
+    if (answer instanceof Promise) {
+      void answer.then((message) => this.#send(message, { address, port }));
+      return undefined;
+    }
+    if (answer === undefined || answer.length <= maxDatagram) return answer;
+    this.#send(answer, { address, port });
+    return undefined;
+  }
+
+  #send(message: Buffer | undefined, { address, port }: DatagramSource): void {
+    if (message !== undefined && !this.#isClosed) this.#udp.send(message, port, address);
   }
 
   #serveConnection(socket: Socket): void {
