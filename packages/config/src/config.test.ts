@@ -135,6 +135,16 @@ describe('daemon settings', () => {
     [{ 'storage-driver': 'btrfs' }, [], 'storage-driver: expected one of overlay2, overlayfs, vfs'],
     [{ bip: '300.1.1.1/16' }, [], 'bip: expected an address'],
     [{ dns: ['nope'] }, [], 'dns.0: expected an IP address'],
+    [{ bip6: '10.0.0.1/24' }, [], 'bip6: expected an IPv6 address with a prefix length'],
+    [{ 'fixed-cidr-v6': 'fd00::1' }, [], 'fixed-cidr-v6: expected an IPv6 address with a prefix length'],
+    [{ 'default-gateway': 'fd00::1' }, [], 'default-gateway: expected an IPv4 address'],
+    [{ 'default-gateway-v6': '10.0.0.1' }, [], 'default-gateway-v6: expected an IPv6 address'],
+    [{ 'default-address-pools': [{ base: 'x', size: 24 }] }, [], 'default-address-pools.0.base: expected an address'],
+    [{ 'default-address-pools': [{ base: '10.0.0.0/16', size: 8 }] }, [], 'default-address-pools.0: expected a size'],
+    [{ 'bridge-accept-fwmark': '0x1/0x1/0x1' }, [], 'bridge-accept-fwmark: expected a mark'],
+    [{ 'bridge-accept-fwmark': '4294967296' }, [], 'bridge-accept-fwmark: expected a mark'],
+    [{ 'default-network-opts': { bridge: { a: 1 } } }, [], 'default-network-opts.bridge.a: expected string'],
+    [{}, ['--default-network-opt', 'bridge'], 'invalid argument "bridge" for --default-network-opt'],
     [{ 'data-root': 'relative' }, [], 'data-root: expected an absolute path'],
     [{ labels: ['a=1', 'a=2'] }, [], 'conflict labels for a=2 and a=1'],
     [{}, ['--no-such-flag'], "Unknown option '--no-such-flag'"],
@@ -144,6 +154,36 @@ describe('daemon settings', () => {
     ['[]', [], 'expected a JSON object'],
   ])('%j %j is refused: %s', (file, argv, message) => {
     expect(() => settings(file, ...argv)).toThrow(message);
+  });
+
+  it('of networks reach the network service', () => {
+    const blockOf = (file: object, ...argv: string[]) => serviceFiles(settings(file, ...argv), facts).network.network;
+    expect(
+      blockOf(
+        { 'host-gateway-ip': '10.1.1.1', 'default-address-pools': [{ base: 'fd63::/48', size: 64 }], ip6tables: false },
+        ...['--bip6', 'fd62::1/64', '--default-gateway', '10.0.0.9', '--default-gateway-v6', 'fd62::9'],
+        ...[
+          '--default-network-opt',
+          'bridge=com.docker.network.driver.mtu=1400',
+          '--default-network-opt',
+          'bridge=a=b=c',
+        ],
+        ...['--bridge-accept-fwmark', '0x7/0xf', '--allow-direct-routing', '--ip-forward-no-drop', '--icc=false'],
+      ),
+    ).toMatchObject({
+      hostGatewayIps: ['10.1.1.1'],
+      defaultAddressPools: [{ base: 'fd63::/48', size: 64 }],
+      iptables: true,
+      ip6tables: false,
+      bip6: 'fd62::1/64',
+      defaultGateway: '10.0.0.9',
+      defaultGatewayV6: 'fd62::9',
+      defaultNetworkOptions: { bridge: { 'com.docker.network.driver.mtu': '1400', a: 'b=c' } },
+      acceptedMark: { value: 7, mask: 15 },
+      allowDirectRouting: true,
+      icc: false,
+    });
+    expect(blockOf({ 'bridge-accept-fwmark': '5' }).acceptedMark).toEqual({ value: 5, mask: 0xffffffff });
   });
 
   it('refuse a default runtime or an ulimit that cannot be', () => {

@@ -82,12 +82,16 @@ const ulimit = z.strictObject({
   Hard: z.optional(z.int().check(z.gte(-1))),
 });
 const runtime = z.strictObject({ path: z.string(), runtimeArgs: z.optional(strings) });
+const subnet = check(
+  (text) => isCidr(text, 4) || isCidr(text, 6),
+  'expected an address with a prefix length, like 172.17.0.0/16',
+);
 const addressPool = z
-  .strictObject({ base: z.union([cidr, cidrV6]), size: z.int().check(z.gte(1), z.lte(128)) })
+  .strictObject({ base: subnet, size: z.int() })
   .check(
     z.refine(
       ({ base, size }) => size >= Number(base.split('/')[1]) && size <= (isCidr(base, 4) ? 30 : 126),
-      'expected a size that is a prefix length of subnets of base',
+      'expected a size that is the prefix length of subnets of base',
     ),
   );
 

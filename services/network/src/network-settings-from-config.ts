@@ -17,7 +17,6 @@ export function networkSettings({ engineId, network: block }: NetworkConfig): Ne
   if (block.defaultHostIp !== '' && familyOf(block.defaultHostIp) === undefined) {
     throw invalidArgument(`network.defaultHostIp: ${JSON.stringify(block.defaultHostIp)} is not an address`);
   }
-  const pools = block.defaultAddressPools.length > 0 ? block.defaultAddressPools : defaultIpv4Pools;
   const { bip, bip6, fixedCidr, fixedCidrV6 } = block;
   return {
     engineId,
@@ -26,7 +25,7 @@ export function networkSettings({ engineId, network: block }: NetworkConfig): Ne
     ...(bip6 === undefined ? {} : { bridgeAddressV6: cidrOf('bip6', bip6) }),
     ...(fixedCidr === undefined ? {} : { fixedCidr: cidrOf('fixedCidr', fixedCidr) }),
     ...(fixedCidrV6 === undefined ? {} : { fixedCidrV6: cidrOf('fixedCidrV6', fixedCidrV6) }),
-    pools: pools.map(defaultPool),
+    pools: defaultPools(block.defaultAddressPools),
     mtu: block.mtu === 0 ? defaultMtu : block.mtu,
     defaultHostIp: block.defaultHostIp === '0.0.0.0' ? '' : block.defaultHostIp,
     areNeighboursAllowed: block.icc,
@@ -45,6 +44,12 @@ export function networkSettings({ engineId, network: block }: NetworkConfig): Ne
     hostGatewayIps: block.hostGatewayIps,
     resolvConfPath: block.resolvConfPath,
   };
+}
+
+/** Pools of one family leave the other as it is: IPv6 without any gets a prefix of the engine's own. */
+function defaultPools(given: NetworkConfig['network']['defaultAddressPools']): DefaultPool[] {
+  const pools = given.map(defaultPool);
+  return pools.some(({ base }) => base.family === 4) ? pools : [...defaultIpv4Pools.map(defaultPool), ...pools];
 }
 
 function cidrOf(key: string, text: string): Cidr {
