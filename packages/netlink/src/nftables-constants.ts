@@ -42,6 +42,8 @@ export const NFTA_SET_ELEM_KEY_END = 10;
 export const NFTA_DATA_VALUE = 1;
 export const NFTA_DATA_VERDICT = 2;
 export const NFTA_VERDICT_CODE = 1;
+export const NFTA_IMMEDIATE_DATA = 2;
+export const NFTA_TARGET_NAME = 1;
 export const NFTA_GEN_ID = 1;
 
 export const NF_INET_LOCAL_OUT = 3;

@@ -43,7 +43,13 @@ export interface Rule {
   handle: bigint;
   /** Text left by the rule's maker, empty when none. */
   comment: string;
+  /** Whether it drops or rejects everything that comes to it. */
+  refusesAll: boolean;
 }
+
+/** Expressions of a rule that let every packet through to the next one. */
+const passingExpressions = ['counter', 'log'];
+const refusingTargets = ['DROP', 'REJECT'];
 
 const RULE_COMMENT = 0; // NFTNL_UDATA_RULE_COMMENT: type, length, zero-terminated text
 const HEADER_SIZE = 4;
@@ -209,6 +215,7 @@ export class Nftables {
       return {
         handle: attributes.get(nf.NFTA_RULE_HANDLE)?.readBigUInt64BE(0) ?? 0n,
         comment: hasComment ? (readText(userdata.subarray(2, 2 + (userdata[1] ?? 0))) ?? '') : '',
+        refusesAll: refusesAll(attributes.get(nf.NFTA_RULE_EXPRESSIONS)),
       };
     });
   }
@@ -251,6 +258,23 @@ function absentIfMissing<T>(read: () => T): T | undefined {
 
 function familyName(value: number): TableFamily | undefined {
   return (['inet', 'ip', 'ip6'] as const).find((name) => nf.NFPROTO[name] === value);
+}
+
+function refusesAll(expressions: Buffer | undefined): boolean {
+  if (expressions === undefined) return false;
+  for (const [, expression] of decodeAttributeList(expressions)) {
+    const attributes = decodeAttributes(expression);
+    const name = readText(attributes.get(nf.NFTA_EXPR_NAME)) ?? '';
+    if (passingExpressions.includes(name)) continue;
+    if (name === 'reject') return true;
+    const data = decodeNested(attributes, nf.NFTA_EXPR_DATA);
+    // iptables-nft wraps extensions of iptables.
+    if (name === 'target') return refusingTargets.includes(readText(data.get(nf.NFTA_TARGET_NAME)) ?? '');
+    if (name !== 'immediate') return false;
+    const verdict = decodeNested(decodeNested(data, nf.NFTA_IMMEDIATE_DATA), nf.NFTA_DATA_VERDICT);
+    return verdict.get(nf.NFTA_VERDICT_CODE)?.readInt32BE(0) === nf.NF_DROP;
+  }
+  return false;
 }
 
 function decodeElement(bytes: Buffer): SetElement {

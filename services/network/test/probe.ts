@@ -1,6 +1,7 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { promisify } from 'node:util';
 
 /** A namespace as nsenter finds it: a file. */
 export type Where = string;
@@ -65,6 +66,18 @@ export function ask(
       encoding: 'utf8',
     },
   );
+}
+
+/** As {@link ask}, beside others. */
+export async function asking(
+  where: Where,
+  kind: 'tcp' | 'udp',
+  address: string,
+  port: number,
+  timeoutMs = 8000,
+): Promise<string> {
+  const script = [process.execPath, '-e', askScript, kind, address, String(port), String(timeoutMs)];
+  return (await promisify(execFile)('nsenter', [`--net=${where}`, '--', ...script])).stdout;
 }
 
 const resolveScript = `

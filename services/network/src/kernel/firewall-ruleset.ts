@@ -17,6 +17,7 @@ export const firewallSets = {
   trusted4: 'trusted4',
   trusted6: 'trusted6',
   neighbours: 'neighbours',
+  separated: 'separated',
   hairpin4: 'hairpin4',
   hairpin6: 'hairpin6',
   published4: 'published4',
@@ -24,6 +25,12 @@ export const firewallSets = {
   published6: 'published6',
   published6Any: 'published6_any',
 } as const;
+
+/** Whether the IP rules see packets that stay on a bridge (br_netfilter and its switches). */
+export interface BridgedTraffic {
+  isIpv4Seen: boolean;
+  isIpv6Seen: boolean;
+}
 
 const chains = ['published', 'guard', 'nat_prerouting', 'nat_output', 'nat_postrouting', 'forward'];
 
@@ -39,14 +46,19 @@ const chains = ['published', 'guard', 'nat_prerouting', 'nat_output', 'nat_postr
  * - `forward`: established, neighbours and published traffic passes, the rest does not reach a bridge. Under its own
  *   address a container is reached where the network (unprotected, routed), the interface (trusted) or the engine (direct)
  *   allows it.
+ * - `nat_prerouting`: a bridge whose neighbours may not talk to each other keeps its ports apart below IP; where IP rules see
+ *   bridged packets (br_netfilter), a packet translated to a neighbour would stay below. The relays serve these.
  * - `user`: left to the user, asked first (what DOCKER-USER is for).
  *
  * A family that is off passes every chain untouched.
  */
-export function firewallRuleset(table: string, settings: FirewallSettings): string {
+export function firewallRuleset(table: string, settings: FirewallSettings, bridged: BridgedTraffic): string {
   const off = settings.ipv4 ? (settings.ipv6 ? '' : 'meta nfproto ipv6 accept') : 'meta nfproto ipv4 accept';
   const { acceptedMark: mark } = settings;
   const marked = mark === undefined ? '' : `oifname @bridges meta mark and ${mark.mask} == ${mark.value} accept`;
+  const toRelay = [bridged.isIpv4Seen ? 'ipv4' : '', bridged.isIpv6Seen ? 'ipv6' : ''].filter(
+    (family) => family !== '',
+  );
   return `
 table inet ${table} {
   set bridges { type ifname; }
@@ -64,6 +76,7 @@ table inet ${table} {
   set trusted4 { type ifname . ipv4_addr . inet_proto . inet_service; }
   set trusted6 { type ifname . ipv6_addr . inet_proto . inet_service; }
   set neighbours { type ifname . ifname; }
+  set separated { type ifname; }
   set hairpin4 { type ipv4_addr . ifname; flags interval; }
   set hairpin6 { type ipv6_addr . ifname; flags interval; }
   map published4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
@@ -92,6 +105,7 @@ table inet ${table} {
   }
   chain nat_prerouting {
     ${off}
+    ${toRelay.map((family) => `meta nfproto ${family} iifname @separated return`).join('\n    ')}
     fib daddr type local goto published
   }
   chain nat_output {

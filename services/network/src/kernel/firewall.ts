@@ -10,28 +10,37 @@ import {
   nftMessages,
   uint16Network,
 } from '@flotilla/netlink';
-import type { BaseChain, SetElement, TableName } from '@flotilla/netlink';
+import type { BaseChain, Expression, SetElement, TableName } from '@flotilla/netlink';
 import { internal } from '@flotilla/errors';
+import { bridgedTraffic } from './host-sysctls.js';
 import { firewallRuleset, firewallSets } from './firewall-ruleset.js';
+import { LegacyFirewall } from './legacy-firewall.js';
 import type { AddressWithPrefix, BridgeSpec, FirewallSettings, Publication } from './kernel-operations.js';
 
 const protocolNumbers = { tcp: 6, udp: 17 } as const;
 const searchPath = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`;
+
+/** Of putting things right while others change them too; the next look goes on. */
+const maxAttempts = 3;
 
 type SetName = (typeof firewallSets)[keyof typeof firewallSets];
 
 /**
  * The engine's own nftables table, and what it should hold.
  *
- * Nothing else on the machine is touched but one thing: a foreign forward chain that drops by policy gets accept rules for
- * our bridges, marked with the table's name, because an accept in our table cannot overrule a drop in another.
+ * Nothing else on the machine is touched but one thing: a foreign forward chain that drops what it does not know, by policy
+ * or by a rule, gets accept rules for our bridges, marked with the table's name, because an accept in our table cannot
+ * overrule a drop in another.
  */
 export class Firewall {
   readonly #nft = new Nftables();
   readonly #table: TableName;
   readonly #bridges = new Map<string, BridgeSpec>();
   readonly #publications = new Map<string, Publication>();
+  readonly #legacy: LegacyFirewall;
   #ruleCount = 0;
+  /** Transactions of ours since somebody began to count; each makes a generation. */
+  #ownCommits = 0;
   /** Generation of the ruleset at which everything was as it should be. */
   #verified: number | undefined;
 
@@ -40,18 +49,20 @@ export class Firewall {
   constructor(table: string, settings: FirewallSettings) {
     this.#settings = settings;
     this.#table = { family: 'inet', name: table };
+    this.#legacy = new LegacyFirewall(table, settings);
   }
 
   /** Load the ruleset; elements that an earlier run of the engine left in the sets stay until `synchronize`. */
   load(): void {
     const { status, stderr, error } = spawnSync('nft', ['-f', '-'], {
-      input: firewallRuleset(this.#table.name, this.#settings),
+      input: firewallRuleset(this.#table.name, this.#settings, bridgedTraffic()),
       encoding: 'utf8',
       env: { ...process.env, PATH: searchPath },
     });
     if (status !== 0) {
       throw internal(`cannot load the firewall table ${this.#table.name}: nft: ${error?.message ?? stderr.trim()}`);
     }
+    this.#ownCommits++;
     this.#ruleCount = this.#countOwnRules();
     this.#verified = undefined;
   }
@@ -97,31 +108,42 @@ export class Firewall {
 
   /** Put everything right if anybody has changed the ruleset since the last look. */
   verify(): void {
+    this.#legacy.openForward([...this.#bridges.keys()]);
     if (this.#verified !== undefined && this.#nft.generation() === this.#verified) return;
-    if (this.#countOwnRules() !== this.#ruleCount) this.load();
     this.synchronize();
   }
 
-  /** Make sets, maps and foreign chains hold what they should. */
+  /** Make table, sets, maps and foreign chains hold what they should. */
   synchronize(): void {
-    for (let attempt = 1; ; attempt++) {
+    this.#verified = undefined;
+    for (let attempt = 1; attempt <= maxAttempts; attempt++) {
+      this.#ownCommits = 0;
+      const before = this.#nft.generation();
       try {
+        if (this.#countOwnRules() !== this.#ruleCount) this.load();
         this.#synchronizeSets();
         this.#openForeignChains();
-        this.#verified = this.#nft.generation();
-        return;
       } catch (error) {
         // A foreign flush came in between.
-        if (attempt === 3 || !isNetlinkError(error, 'ENOENT', 'EEXIST')) throw error;
-        this.load();
+        if (attempt === maxAttempts || !isNetlinkError(error, 'ENOENT', 'EEXIST')) throw error;
+        continue;
       }
+      const after = this.#nft.generation();
+      // More changes than ours: what was read first may not be true any more.
+      if (after !== before + this.#ownCommits) continue;
+      this.#verified = after;
+      return;
     }
   }
 
-  /** Take the table and our rules in foreign chains away. */
+  /** Take the table and our rules in foreign chains away. A table in which the user has rules stays, empty but for them. */
   remove(): void {
     this.expect([], []);
     this.#openForeignChains();
+    if (this.#nft.rules(this.#table, 'user').length > 0) {
+      this.#synchronizeSets();
+      return;
+    }
     try {
       this.#nft.commit([nftMessages.deleteTable(this.#table)], 'delete table');
     } catch (error) {
@@ -164,7 +186,7 @@ export class Firewall {
       if (surplus.length > 0) changes.push(nftMessages.deleteElements(this.#table, name, surplus));
       if (missing.length > 0) changes.push(nftMessages.addElements(this.#table, name, missing));
     }
-    this.#nft.commit(changes, 'synchronize firewall sets');
+    this.#commit(changes, 'synchronize firewall sets');
   }
 
   #desiredElements(): Map<SetName, SetElement[]> {
@@ -182,6 +204,7 @@ export class Firewall {
       if (bridge.isInternal) add(firewallSets.internal, { key });
       for (const [set, element] of familyElements(bridge)) add(set, element);
       if (bridge.areNeighboursAllowed) add(firewallSets.neighbours, { key: pair });
+      else add(firewallSets.separated, { key });
     }
     for (const publication of this.#publications.values()) {
       for (const [set, element] of translationElements(publication)) add(set, element);
@@ -198,28 +221,44 @@ export class Firewall {
   }
 
   #openForeignChains(): void {
+    this.#legacy.openForward([...this.#bridges.keys()], { isNow: true });
     for (const chain of this.#nft.chains()) {
       if (!this.#isForeignForward(chain)) continue;
-      const ours = this.#nft.rules(chain.table, chain.name).filter((rule) => rule.comment === this.#table.name);
-      const names = chain.policy === 'drop' ? [...this.#bridges.keys()] : [];
-      // Bridges come and go seldom: rewriting all of ours when the number is wrong is simple and atomic.
-      if (ours.length === names.length * 2) continue;
-      const accept = (direction: (name: string) => ReturnType<typeof expressions.accept>, name: string): Buffer =>
-        nftMessages.insertRule(
-          chain.table,
-          chain.name,
-          [...direction(name), ...expressions.accept()],
-          this.#table.name,
-        );
-      this.#nft.commit(
+      const rules = this.#nft.rules(chain.table, chain.name);
+      const ours = rules.filter(({ comment }) => comment.startsWith(this.#table.name));
+      const isClosed = chain.policy === 'drop' || rules.some(({ refusesAll }) => refusesAll);
+      const names = isClosed ? [...this.#bridges.keys()] : [];
+      // Bridges come and go seldom: rewriting all of ours when they are wrong is simple and atomic.
+      if (
+        sameList(
+          ours.map(({ comment }) => comment),
+          names.flatMap((name) => [this.#mark(name), this.#mark(name)]),
+        )
+      ) {
+        continue;
+      }
+      const accept = (matches: readonly Expression[], name: string): Buffer =>
+        nftMessages.insertRule(chain.table, chain.name, [...matches, ...expressions.accept()], this.#mark(name));
+      this.#commit(
         [
           ...ours.map((rule) => nftMessages.deleteRule(chain.table, chain.name, rule.handle)),
-          ...names.map((name) => accept(expressions.inputInterfaceIs, name)),
-          ...names.map((name) => accept(expressions.outputInterfaceIs, name)),
+          ...names.map((name) => accept(expressions.inputInterfaceIs(name), name)),
+          ...names.map((name) => accept(expressions.outputInterfaceIs(name), name)),
         ],
         'accept our bridges in a foreign forward chain',
       );
     }
+  }
+
+  #commit(changes: readonly Buffer[], what: string): void {
+    if (changes.length === 0) return;
+    this.#nft.commit(changes, what);
+    this.#ownCommits++;
+  }
+
+  /** Comment of a rule that opens a foreign chain for a bridge. */
+  #mark(bridge: string): string {
+    return `${this.#table.name} ${bridge}`;
   }
 
   #isForeignForward(chain: BaseChain): boolean {
@@ -228,6 +267,10 @@ export class Firewall {
     if ((family === 'ip' && !ipv4) || (family === 'ip6' && !ipv6)) return false;
     return chain.hook === NF_INET_FORWARD && chain.type === 'filter' && chain.table.name !== this.#table.name;
   }
+}
+
+function sameList(some: readonly string[], others: readonly string[]): boolean {
+  return JSON.stringify([...some].sort()) === JSON.stringify([...others].sort());
 }
 
 function elementKey({ key, keyEnd, value }: SetElement): string {

@@ -1,5 +1,6 @@
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { internal } from '@flotilla/errors';
+import type { BridgedTraffic } from './firewall-ruleset.js';
 
 const root = '/proc/sys/net';
 
@@ -20,6 +21,13 @@ export function enableIpv6Forwarding(): void {
 /** Published ports on 127.0.0.1 need the kernel to route loopback addresses over the bridge. */
 export function allowLoopbackRouting(bridge: string): void {
   setSysctl(`ipv4/conf/${bridge}/route_localnet`, '1');
+}
+
+export function bridgedTraffic(): BridgedTraffic {
+  return {
+    isIpv4Seen: readSysctl('bridge/bridge-nf-call-iptables') === '1',
+    isIpv6Seen: readSysctl('bridge/bridge-nf-call-ip6tables') === '1',
+  };
 }
 
 function readSysctl(name: string): string | undefined {

@@ -42,7 +42,8 @@ import { createUpperInterface, ensureParent } from './upper-interfaces.js';
 const NSFS_MAGIC = 0x6e736673;
 const MAIN_TABLE = 254;
 const LEAVING_LINKS_DELAY_MS = 300;
-const VERIFY_INTERVAL_MS = 1000;
+/** Asking for the generation of the ruleset takes some 20 µs; containers are cut off while a foreign flush is not noticed. */
+const VERIFY_INTERVAL_MS = 200;
 const UDP = 17;
 
 /**
