@@ -1,3 +1,5 @@
+export { AsideEntries } from './aside-entries.js';
+export type { AsideEntry } from './aside-entries.js';
 export type { Batch } from './batch.js';
 export { jsonCodec, messageCodec } from './codec.js';
 export type { Codec, MessageFns } from './codec.js';

@@ -54,7 +54,7 @@ export async function startImageService(
     const layers = await LayerStore.open(config.dataDir, { onBackgroundError });
     cleanup.push(() => layers[Symbol.asyncDispose]());
     const content = await ContentStore.open(config.dataDir);
-    const catalog = await Catalog.load(store);
+    const catalog = await Catalog.load(store, log);
     const collector = new StoreCollector(catalog, layers, content, log);
     catalog.collector = collector;
     await collector.sweep();

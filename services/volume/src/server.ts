@@ -41,7 +41,7 @@ export async function startVolumeService(
   try {
     const dbOptions = { service: 'volume', schemaVersion: volumeSchemaVersion, clock };
     const db = use(overrides.store ?? (await Store.open(join(config.dataDir, 'db'), dbOptions)));
-    const store = await VolumeStore.load(db);
+    const store = await VolumeStore.load(db, log);
     const drivers = overrides.drivers ?? [
       await LocalDriver.open(join(config.dataRoot, 'volumes'), log, overrides.kernelLimits),
     ];

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { umountAll } from '@flotilla/sys';
+import { type Codec, jsonCodec, Store } from '@flotilla/store';
 import { makeTempDir } from '@flotilla/testkit';
 import { configFor, connectVolume, containerId, deadline, holder, makeVolumeService } from './volume-fixture.js';
 
@@ -54,6 +55,61 @@ describe('recovery', () => {
     });
     expect(await readdir(pathOf('kept'))).toEqual(['file']);
     expect(await readdir(join(root, 'volumes/.removed'))).toEqual([]);
+  });
+
+  it('shows a volume whose record is damaged, keeps its files, and goes on when it is created again', async () => {
+    await using service = await makeVolumeService();
+    const { client, root, pathOf } = service;
+    for (const name of ['good', 'torn', 'odd', 'gone']) await client.acquireVolume(acquisition('a', name), deadline);
+    await writeFile(join(pathOf('torn'), 'file'), 'precious');
+    const raw: Codec<Uint8Array> = { encode: (bytes) => bytes, decode: (bytes) => bytes };
+    const inStore = async (work: (store: Store) => Promise<void>) => {
+      await using store = await Store.open(join(root, 'volume/db'), { service: 'volume', schemaVersion: 1 });
+      await work(store);
+    };
+    await service.restart(() =>
+      inStore(async (store) => {
+        const volumes = store.collection('volumes', raw);
+        await store.commit((batch) => {
+          batch.put(volumes, 'torn', Buffer.from('{"name":"torn","dri'));
+          batch.put(volumes, 'odd', Buffer.from('null'));
+          batch.put(volumes, 'gone', Buffer.from('{}'));
+        });
+      }),
+    );
+    const { volumes } = await client.listVolumes({}, deadline);
+    expect(volumes.map(({ name, status }) => [name, Object.keys(status)])).toEqual([
+      ['good', []],
+      ['gone', ['damage']],
+      ['odd', ['damage']],
+      ['torn', ['damage']],
+    ]);
+    const use = { containerId: containerId('a'), name: 'torn', destination: '/d', readOnly: false, propagation: '' };
+    const refused = {
+      kind: 'dataLoss',
+      message: expect.stringMatching(/^volume torn cannot be used: its record/) as string,
+    };
+    await expect(client.mountVolume(use, deadline)).rejects.toMatchObject(refused);
+    await expect(client.acquireVolume(acquisition('b', 'torn'), deadline)).rejects.toMatchObject(refused);
+    await client.removeVolume({ name: 'gone', force: false }, deadline);
+    const made = await client.createVolume({ name: 'torn', driver: '', options: {}, labels: { a: 'b' } }, deadline);
+    expect(made.volume).toMatchObject({ labels: { a: 'b' }, status: {}, heldBy: [] });
+    expect(await readdir(pathOf('torn'))).toEqual(['file']);
+    // The container that had it holds it again.
+    expect((await client.mountVolume(use, deadline)).fresh).toBe(false);
+    await expect(client.removeVolume({ name: 'torn', force: true }, deadline)).rejects.toMatchObject({
+      kind: 'conflict',
+    });
+    // What was found stays until then.
+    await service.restart(() =>
+      inStore(async (store) => {
+        const aside = await store.collection('damaged', jsonCodec<{ bytesBase64: string }>()).all();
+        expect(aside.map(([key, { bytesBase64 }]) => [key, Buffer.from(bytesBase64, 'base64').toString()])).toEqual([
+          ['volumes/odd', 'null'],
+        ]);
+      }),
+    );
+    await client.unmountVolumes({ containerId: containerId('a') }, deadline);
   });
 
   it('gives a container an empty directory where somebody deleted it by hand', async () => {

@@ -2,6 +2,7 @@ import { alreadyExists, invalidArgument, notFound } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { container } from '@flotilla/proto';
 import {
+  AsideEntries,
   type Batch,
   type Codec,
   type Collection,
@@ -19,7 +20,7 @@ import {
   type Tombstone,
 } from './container-record.js';
 import { isLive } from '../containers/state.js';
-import { DamagedRecords, standIn } from './damaged-records.js';
+import { standIn } from './stand-in.js';
 
 /** What is now true of a container; `undefined`: it is gone. */
 export type ContainerChange = readonly [id: string, record: ContainerRecord | undefined];
@@ -67,24 +68,23 @@ export class ContainerStore {
   readonly #pending = new Map<bigint, (ContainerChange | ExecChange)[]>();
   /** Execs to be shown, by container; they have records of their own. */
   readonly #openExecs = new Map<string, Set<string>>();
-  readonly #damaged: DamagedRecords;
+  readonly #damaged: AsideEntries;
   readonly #listeners = new Set<ChangeListener>();
 
-  private constructor(store: Store, log: Logger) {
+  private constructor(store: Store, damaged: AsideEntries, log: Logger) {
     this.#store = store;
     this.#log = log;
     this.#shown = store.collection('containers', shownCodec);
     this.#internals = store.collection('container-internals', internalsCodec);
     this.#tombstoneEntries = store.collection('tombstones', jsonCodec<Tombstone>());
     this.#engine = store.collection('engine', jsonCodec<string>());
-    this.#damaged = new DamagedRecords(store);
+    this.#damaged = damaged;
     store.onCommit((revision) => this.#publish(revision));
   }
 
   /** Read everything. What cannot be read is set aside, and its container stands there as dead. */
   static async load(store: Store, log: Logger): Promise<ContainerStore> {
-    const self = new ContainerStore(store, log);
-    await self.#damaged.load();
+    const self = new ContainerStore(store, await AsideEntries.load(store), log);
     const [shown, internals, tombstones, engine] = await Promise.all([
       self.#shown.salvage(),
       self.#internals.salvage(),
@@ -116,7 +116,7 @@ export class ContainerStore {
     if (standIns.length === 0 && damaged.every(([, entries]) => entries.length === 0)) return self;
     await self.commit((batch) => {
       batch.also((own) => {
-        for (const [from, entries] of damaged) for (const entry of entries) self.#damaged.setAside(own, from, entry);
+        for (const [from, entries] of damaged) for (const entry of entries) self.#damaged.set(own, from, entry);
       });
       for (const record of standIns) batch.put(record);
     });
@@ -127,7 +127,7 @@ export class ContainerStore {
   async setAside(from: Collection<unknown>, damaged: readonly DamagedEntry[]): Promise<void> {
     if (damaged.length === 0) return;
     await this.#store.commit((batch) => {
-      for (const entry of damaged) this.#damaged.setAside(batch, from, entry);
+      for (const entry of damaged) this.#damaged.set(batch, from, entry);
     });
     for (const { collection, key, reason } of damaged) {
       this.#log.error({ record: `${collection}/${key}`, reason }, 'a damaged record is set aside');

@@ -63,6 +63,44 @@ describe('Catalog', () => {
     expect(() => catalog.resolve(twice)).toThrow(`No such image: ${twice}:latest`);
   });
 
+  it('sets aside what it cannot read, and nothing is deleted until that is there again', async () => {
+    const disk = new MemoryDisk();
+    const store = await Store.openMemory(disk, options);
+    const catalog = await Catalog.load(store);
+    const [whole, torn, odd] = ['a', 'b', 'c'].map((name) => record([name])) as [ImageRecord, ImageRecord, ImageRecord];
+    const name = [
+      { reference: parseReference('web:1'), imageId: whole.id },
+      { reference: parseReference('web:2'), imageId: torn.id },
+    ];
+    await catalog.commit({ putImages: [whole, torn, odd], name });
+    await store.close();
+    const bare = await Store.openMemory(disk, options);
+    const raw = { encode: (bytes: Uint8Array) => bytes, decode: (bytes: Uint8Array) => bytes };
+    const images = bare.collection('images', raw);
+    const leases = bare.collection('leases', raw);
+    await bare.commit((batch) => {
+      batch.put(images, torn.id, Buffer.from('{"id":'));
+      batch.put(images, odd.id, Buffer.from(JSON.stringify({ ...odd, configJson: 'no JSON' })));
+      batch.put(leases, 'f00', Buffer.from('null'));
+    });
+    await bare.close();
+    for (const _ of ['at once', 'and at the next start']) {
+      const next = await Store.openMemory(disk, options);
+      const again = await Catalog.load(next);
+      expect(again.all().map(({ record: { id } }) => id)).toEqual([whole.id]);
+      expect(again.resolve('web:1').record).toEqual(whole);
+      expect(() => again.resolve('web:2')).toThrow('No such image: web:2');
+      expect(again.mayMissRecords).toBe(true);
+      await next.close();
+    }
+    const mended = await Catalog.load(await Store.openMemory(disk, options));
+    await mended.commit({ putImages: [torn, odd] });
+    expect(mended.resolve('web:2').record).toEqual(torn);
+    expect(mended.mayMissRecords).toBe(true);
+    await mended.commit({ removeLeases: ['f00'] });
+    expect(mended.mayMissRecords).toBe(false);
+  });
+
   it('takes a change back that cannot be written', async () => {
     const store = Store.memory(options);
     const catalog = await Catalog.load(store);

@@ -1,4 +1,5 @@
-import { notFound } from '@flotilla/errors';
+import { messageOf, notFound } from '@flotilla/errors';
+import type { Logger } from '@flotilla/log';
 import {
   canonicalString,
   familiarString,
@@ -13,7 +14,7 @@ import {
   withDefaultTag,
 } from '@flotilla/oci';
 import type { Digest, ImageConfig, Platform, Reference } from '@flotilla/oci';
-import { jsonCodec } from '@flotilla/store';
+import { AsideEntries, jsonCodec } from '@flotilla/store';
 import type { Batch, Collection, EngineEvent, Store } from '@flotilla/store';
 import { leasedImages, leasedLayers } from './records.js';
 import type { ImageRecord, LeaseRecord, ReferenceRecord } from './records.js';
@@ -85,28 +86,63 @@ export class Catalog {
   /** Image ids in the order in which they were named. */
   readonly #references = new Map<string, { reference: Reference; imageIds: readonly Digest[] }>();
   readonly #leases = new Map<string, LeaseRecord>();
+  readonly #aside: AsideEntries;
   readonly #counts = new UseCounts();
   readonly #listeners = new Set<ChangeListener>();
   readonly #inFlight = new Set<Promise<void>>();
   #collector: Collector | undefined;
   #publishedRevision: bigint;
 
-  private constructor(store: Store) {
+  private constructor(store: Store, aside: AsideEntries) {
     this.#store = store;
+    this.#aside = aside;
     this.#publishedRevision = store.revision;
     this.#imageRecords = store.collection('images', jsonCodec<ImageRecord>());
     this.#referenceRecords = store.collection('references', jsonCodec<ReferenceRecord>());
     this.#leaseRecords = store.collection('leases', jsonCodec<LeaseRecord>());
   }
 
-  static async load(store: Store): Promise<Catalog> {
-    const catalog = new Catalog(store);
-    for await (const [, record] of catalog.#imageRecords.entries()) catalog.#addImage(record);
-    for await (const [key, record] of catalog.#referenceRecords.entries()) {
-      catalog.#setName(parseReference(key), idsOf(record));
-    }
-    for await (const [, lease] of catalog.#leaseRecords.entries()) catalog.#addLease(lease);
+  /** Read everything. What cannot be read is set aside: its image, name or lease is missing, and nothing that may be needed by it is deleted. */
+  static async load(store: Store, log?: Pick<Logger, 'error'>): Promise<Catalog> {
+    const catalog = new Catalog(store, await AsideEntries.load(store));
+    await catalog.#read(catalog.#imageRecords, (_, record) => catalog.#addImage(record), log);
+    await catalog.#read(
+      catalog.#referenceRecords,
+      (key, record) => catalog.#setName(parseReference(key), idsOf(record)),
+      log,
+    );
+    await catalog.#read(catalog.#leaseRecords, (_, lease) => catalog.#addLease(lease), log);
     return catalog;
+  }
+
+  async #read<T>(
+    from: Collection<T>,
+    add: (key: string, value: T) => void,
+    log: Pick<Logger, 'error'> | undefined,
+  ): Promise<void> {
+    const { entries, damaged } = await from.salvage();
+    for (const [key, value] of entries) {
+      try {
+        add(key, value);
+      } catch (error) {
+        damaged.push({
+          ...{ collection: from.name, key, reason: messageOf(error) },
+          bytes: Buffer.from(JSON.stringify(value)),
+        });
+      }
+    }
+    if (damaged.length === 0) return;
+    for (const { key, reason } of damaged) {
+      log?.error({ record: `${from.name}/${key}`, reason }, 'a damaged record is set aside');
+    }
+    await this.#store.commit((batch) => {
+      for (const entry of damaged) this.#aside.set(batch, from, entry);
+    });
+  }
+
+  /** Whether records of images or leases were damaged and nothing has taken their place: what seems to be needed by none may be needed by them. */
+  get mayMissRecords(): boolean {
+    return this.#aside.has('images', 'leases');
   }
 
   set collector(collector: Collector) {
@@ -302,6 +338,9 @@ export class Catalog {
   }
 
   #write(batch: Batch, change: CatalogChange): void {
+    for (const { id } of change.putImages ?? []) this.#aside.drop(batch, id, 'images');
+    for (const { containerId } of change.putLeases ?? []) this.#aside.drop(batch, containerId, 'leases');
+    for (const id of change.removeLeases ?? []) this.#aside.drop(batch, id, 'leases');
     for (const record of change.putImages ?? []) batch.put(this.#imageRecords, record.id, record);
     for (const id of change.removeImages ?? []) batch.delete(this.#imageRecords, id);
     for (const { reference, imageId, siblings } of change.name ?? []) {
@@ -351,13 +390,13 @@ export class Catalog {
 
   #addImage(record: ImageRecord): void {
     const known = this.#images.get(record.id);
+    const config = known?.config ?? parseImageConfig(Buffer.from(record.configJson));
     this.#counts.retain(keysOf(record));
     if (known !== undefined) {
       this.#counts.release(keysOf(known.record));
       known.record = record;
       return;
     }
-    const config = parseImageConfig(Buffer.from(record.configJson));
     const entry: Entry = { record, config, references: new Map(), sorted: undefined, leases: new Map() };
     for (const lease of this.#leases.values()) {
       if (leasedImages(lease).some(({ imageId }) => imageId === record.id)) entry.leases.set(lease.containerId, lease);

@@ -35,6 +35,10 @@ export class StoreCollector implements Collector {
 
   /** At start: everything on the disk that no record names. */
   async sweep(): Promise<void> {
+    if (this.#catalog.mayMissRecords) {
+      this.#log.warn('records of images are damaged: what nothing seems to need is kept');
+      return;
+    }
     const chainIds = new Set<string>();
     const blobs = new Set<string>();
     const containers = new Set<string>();

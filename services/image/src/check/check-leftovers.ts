@@ -8,12 +8,15 @@ export async function* checkLeftovers(
   signal: AbortSignal,
 ): AsyncGenerator<StoreFinding> {
   const { catalog, content, layers, containers } = deps;
-  const finding = (kind: StoreFindingKind, subject: string, what: string): StoreFinding => ({
+  // A record that is damaged may need what no other does.
+  const removes = repair && !catalog.mayMissRecords;
+  const kept = repair && !removes ? '; kept, as records are damaged' : '';
+  const finding = (kind: StoreFindingKind, subject: string, what: string, isRepaired = removes): StoreFinding => ({
     kind,
     subject,
-    message: `${what}${repair ? '; removed' : ''}`,
+    message: `${what}${isRepaired ? '; removed' : kept}`,
     imageIds: [],
-    isRepaired: repair,
+    isRepaired,
   });
   // Records change first and the disk follows: only what is still there afterwards is an orphan. A change that is
   // under way may be taken back, and then needs what it seemed to release.
@@ -21,19 +24,19 @@ export async function* checkLeftovers(
   const isNeeded = (digest: string): boolean => catalog.isChanging || catalog.usesBlob(digest);
   for (const digest of content.digests()) {
     if (isNeeded(digest) || !content.has(digest)) continue;
-    if (repair) await content.remove(digest, () => isNeeded(digest));
+    if (removes) await content.remove(digest, () => isNeeded(digest));
     yield finding('blobOrphan', digest, 'no image needs the blob');
   }
   for (const chainId of layers.chainIds()) {
     signal.throwIfAborted();
     if (catalog.isChanging || catalog.usesLayer(chainId) || !layers.has(chainId)) continue;
-    if (repair) await layers.remove(chainId);
+    if (removes) await layers.remove(chainId);
     yield finding('layerOrphan', chainId, 'no image and no container needs the layer');
   }
   const entries = await layers.entries();
   for (const containerId of entries.containers) {
     if (!(await containers.isOrphan(containerId))) continue;
-    if (repair) await containers.release(containerId);
+    if (removes) await containers.release(containerId);
     yield finding('containerLayerOrphan', containerId, 'the container to which the layer belongs is gone');
   }
   const strays = [...(await content.strays()), ...entries.strays];
@@ -43,6 +46,6 @@ export async function* checkLeftovers(
   }
   for (const path of strays) {
     if (repair) await rm(path, { recursive: true, force: true });
-    yield finding('temporary', path, 'the file was left behind');
+    yield finding('temporary', path, 'the file was left behind', repair);
   }
 }

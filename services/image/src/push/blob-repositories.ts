@@ -47,7 +47,10 @@ export class BlobRepositories {
   ): Promise<BlobRepositories> {
     const found = new BlobRepositories(store, options);
     const gone: string[] = [];
-    for await (const [digest, { repositories }] of found.#records.entries()) {
+    // A note that cannot be read is no loss: the blob is uploaded again.
+    const { entries, damaged } = await found.#records.salvage();
+    gone.push(...damaged.map(({ key }) => key));
+    for (const [digest, { repositories }] of entries) {
       if (isKept(digest as Digest)) found.#known.set(digest, repositories);
       else gone.push(digest);
     }

@@ -16,6 +16,6 @@ export function toVolume(volumes: Volumes, record: VolumeRecord): volume.Volume 
     scope: driver.scope,
     anonymous: record.anonymous !== null,
     heldBy: record.holders.map(({ containerId, containerName }) => ({ containerId, containerName })),
-    status: {},
+    status: record.damage === undefined ? {} : { damage: record.damage },
   };
 }

@@ -1,9 +1,35 @@
-import { jsonCodec } from '@flotilla/store';
-import type { Collection, EngineEvent, Store } from '@flotilla/store';
+import type { Logger } from '@flotilla/log';
+import { AsideEntries, jsonCodec } from '@flotilla/store';
+import type { Codec, Collection, EngineEvent, Store } from '@flotilla/store';
 import type { VolumeRecord } from '../volumes/volume-record.js';
 
 /** Version of `VolumeRecord`. */
 export const volumeSchemaVersion = 1;
+
+const json = jsonCodec<VolumeRecord>();
+const recordCodec: Codec<VolumeRecord> = {
+  encode: (record) => json.encode(record),
+  decode(bytes) {
+    const record = json.decode(bytes) as Partial<VolumeRecord> | null;
+    const isWhole =
+      record !== null &&
+      Array.isArray(record.holders) &&
+      Array.isArray(record.mounts) &&
+      typeof record.driver === 'string' &&
+      typeof record.options === 'object' &&
+      typeof record.labels === 'object';
+    if (!isWhole) throw new Error('it is no record of a volume');
+    return record as VolumeRecord;
+  },
+};
+
+/** What stands for a volume whose record is lost. */
+function standIn(name: string, reason: string): VolumeRecord {
+  return {
+    ...{ name, driver: 'local', createdAtNs: '0', labels: {}, options: {}, anonymous: null, holders: [], mounts: [] },
+    damage: `its record is damaged: ${reason}`,
+  };
+}
 
 /** A volume that is made or changed, or the name of one that goes. */
 export type VolumeChange = { readonly upsert: VolumeRecord } | { readonly removed: string };
@@ -24,24 +50,38 @@ type ChangeListener = (revision: bigint, changes: readonly (readonly [string, Vo
 export class VolumeStore {
   readonly #store: Store;
   readonly #collection: Collection<VolumeRecord>;
+  readonly #aside: AsideEntries;
   readonly #records = new Map<string, VolumeRecord>();
   /** Changes of batches on their way to the disk. */
   readonly #pending = new Map<bigint, readonly VolumeChange[]>();
   readonly #listeners = new Set<ChangeListener>();
   #revision: bigint;
 
-  private constructor(store: Store, collection: Collection<VolumeRecord>) {
+  private constructor(store: Store, collection: Collection<VolumeRecord>, aside: AsideEntries) {
     this.#store = store;
+    this.#aside = aside;
     this.#collection = collection;
     this.#revision = store.revision;
     store.onCommit((revision) => this.#apply(revision));
   }
 
-  /** Read all records. The caller keeps and closes the store. */
-  static async load(store: Store): Promise<VolumeStore> {
-    const collection = store.collection<VolumeRecord>('volumes', jsonCodec<VolumeRecord>());
-    const volumes = new VolumeStore(store, collection);
-    for await (const [name, record] of collection.entries()) volumes.#records.set(name, record);
+  /** Read all records. What cannot be read is set aside, and its volume stands there as damaged. The caller keeps and closes the store. */
+  static async load(store: Store, log: Pick<Logger, 'error'>): Promise<VolumeStore> {
+    const collection = store.collection<VolumeRecord>('volumes', recordCodec);
+    const aside = await AsideEntries.load(store);
+    const volumes = new VolumeStore(store, collection, aside);
+    const { entries, damaged } = await collection.salvage();
+    for (const [name, record] of entries) volumes.#records.set(name, record);
+    if (damaged.length === 0) return volumes;
+    for (const { key, reason } of damaged) log.error({ volume: key, reason }, 'a damaged record is set aside');
+    await store.commit((batch) => {
+      for (const entry of damaged) {
+        aside.set(batch, collection, entry);
+        const record = standIn(entry.key, entry.reason);
+        batch.put(collection, entry.key, record);
+        volumes.#records.set(entry.key, record);
+      }
+    });
     return volumes;
   }
 
@@ -64,8 +104,10 @@ export class VolumeStore {
     try {
       return await this.#store.commit((batch) => {
         for (const change of changes) {
-          if ('upsert' in change) batch.put(this.#collection, change.upsert.name, change.upsert);
-          else batch.delete(this.#collection, change.removed);
+          const name = 'upsert' in change ? change.upsert.name : change.removed;
+          if ('upsert' in change) batch.put(this.#collection, name, change.upsert);
+          else batch.delete(this.#collection, name);
+          if (this.#records.get(name)?.damage !== undefined) this.#aside.drop(batch, name);
         }
         for (const event of events) batch.emit({ ...event, requestId });
         if (reply !== undefined) batch.reply(requestId, reply(batch.revision));

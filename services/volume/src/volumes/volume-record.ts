@@ -29,4 +29,6 @@ export interface VolumeRecord {
   readonly anonymous: { readonly containerId: string; readonly destination: string } | null;
   readonly holders: readonly VolumeHolder[];
   readonly mounts: readonly VolumeMount[];
+  /** The record was lost, and why: only the name is known. The next `create` of that name takes the files over. */
+  readonly damage?: string;
 }

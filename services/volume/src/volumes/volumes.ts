@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { EngineError, conflict, messageOf, notFound } from '@flotilla/errors';
+import { EngineError, conflict, dataLoss, messageOf, notFound } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import type { HybridClock, KeyedLocks } from '@flotilla/store';
 import pLimit from 'p-limit';
@@ -123,7 +123,8 @@ export class Volumes {
       name,
       () => {
         const existing = this.#deps.store.get(name);
-        if (existing !== undefined) {
+        // Of a damaged one the files are all there is: they are taken over.
+        if (existing !== undefined && existing.damage === undefined) {
           checkSame(existing, spec);
           return { volume: existing, revision: this.#deps.store.revision, created: false };
         }
@@ -159,6 +160,7 @@ export class Volumes {
               const anonymous = spec.name === '' ? { containerId, destination } : null;
               return this.#make(this.#newRecord(name, spec, anonymous, [holder]), mutation);
             }
+            checkWhole(existing);
             checkSame(existing, spec);
             const before = existing.holders.find((one) => one.containerId === containerId);
             if (before?.containerName === containerName) {
@@ -286,14 +288,22 @@ export class Volumes {
       [name],
       async ([record]) => {
         if (record === undefined) throw notFound(`get ${name}: no such volume`);
+        checkWhole(record);
         const driver = this.#driver(record.driver, `mount ${name}`);
         await driver.mount(record, signal);
         const isRecorded = record.mounts.some((one) => isSamePlace(one, mount));
         if (!isRecorded) {
           const mounts = [...record.mounts, mount];
+          // Its claim was lost with a record that was damaged.
+          const isHeld = record.holders.some(({ containerId }) => containerId === mount.containerId);
+          const lost = {
+            ...{ containerId: mount.containerId, containerName: '', isNamed: record.anonymous === null },
+            acquiredAt: this.#deps.now(),
+          };
+          const holders = isHeld ? record.holders : [...record.holders, lost];
           try {
             await this.#deps.store.commit({
-              changes: [{ upsert: { ...record, mounts } }],
+              changes: [{ upsert: { ...record, holders, mounts } }],
               events: [volumeMounted(record, mount)],
               requestId,
             });
@@ -506,6 +516,13 @@ function checkUnused({ name, holders }: VolumeRecord): void {
   if (holders.length === 0) return;
   const ids = holders.map(({ containerId }) => containerId);
   throw conflict(`remove ${name}: volume is in use - [${ids.join(', ')}]`);
+}
+
+function checkWhole({ name, damage }: VolumeRecord): void {
+  if (damage === undefined) return;
+  throw dataLoss(
+    `volume ${name} cannot be used: ${damage}; create it again with the options that it had, its files are kept`,
+  );
 }
 
 // A caller who names no driver or no options takes the volume as it is.
