@@ -40,7 +40,7 @@ const chains = ['published', 'guard', 'nat_prerouting', 'nat_output', 'nat_postr
  *
  * - `guard`: route_localnet on the bridges would otherwise show the host's loopback services to containers.
  * - `published`: port maps, entered for every address of this host. ::1 cannot be translated; a relay serves it.
- * - `nat_postrouting`: published ports reached from the host itself or from the target's own bridge come back to us (by
+ * - `nat_postrouting`: published ports reached from the host's loopback or from the target's own bridge come back to us (by
  *   subnet: with br_netfilter such packets are bridged, and have no input interface here), and containers leave under the
  *   host's address.
  * - `forward`: established, neighbours and published traffic passes, the rest does not reach a bridge. Under its own
@@ -115,7 +115,7 @@ table inet ${table} {
   }
   chain nat_postrouting {
     ${off}
-    oifname @bridges ct status dnat fib saddr type local masquerade
+    oifname @bridges ct status dnat ip saddr 127.0.0.0/8 masquerade
     ct status dnat ip saddr . oifname @hairpin4 masquerade
     ct status dnat ip6 saddr . oifname @hairpin6 masquerade
     meta nfproto ipv4 oifname != @bridges snat ip to meta iifname map @source4
