@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { waitFor } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { rawRequest } from './raw-http.js';
 import { startTestEngine, type TestEngine } from './test-engine.js';
 
 describe('networks', () => {
@@ -149,11 +150,210 @@ describe('networks', () => {
     expect((await t.docker(['network', 'inspect', 'blue'])).stderr).toContain('network blue not found');
   });
 
+  it('lists by every filter, and prunes by some', async () => {
+    await t.ok('network', 'create', '--label', 'tier=front', '--label', 'plain', 'alpha');
+    await t.ok(
+      'network',
+      'create',
+      '--label',
+      'tier=back',
+      '--internal',
+      '--attachable',
+      '--ipam-opt',
+      'k=v',
+      'alphabet',
+    );
+    const id = await t.ok('network', 'inspect', '-f', '{{.Id}}', 'alpha');
+    await t.ok('network', 'create', '--label', 'tier=back', id.slice(0, 12)); // a name that is another's id
+    await t.ok('run', '-d', '--name', 'user', '--network', 'alpha', 'busybox', 'sleep', '600');
+    const ls = async (...filters: string[]) =>
+      (await t.ok('network', 'ls', '--format', '{{.Name}}', ...filters.flatMap((filter) => ['--filter', filter])))
+        .split('\n')
+        .filter(Boolean);
+    const custom = [id.slice(0, 12), 'alpha', 'alphabet'].sort();
+    expect((await ls('type=custom')).sort()).toEqual(custom);
+    expect((await ls('type=custom', 'type=builtin')).length).toBe(6);
+    expect(await ls('name=alpha', 'name=bridge')).toEqual(['alpha', 'alphabet', 'bridge']);
+    expect(await ls('name=^alpha$')).toEqual(['alpha']);
+    expect(await ls(`id=${id.slice(0, 6)}`)).toEqual(['alpha']);
+    expect(await ls('driver=null', 'driver=host')).toEqual(['host', 'none']);
+    expect(await ls('label=tier=back', 'name=alpha')).toEqual(['alphabet']);
+    expect(await ls('label=tier', 'label=plain')).toEqual(['alpha']);
+    expect(await ls('label=tier=side')).toEqual([]);
+    expect((await ls('scope=local')).length).toBe(6);
+    expect(await ls('scope=swarm')).toEqual([]);
+    expect((await ls('dangling=true')).sort()).toEqual([id.slice(0, 12), 'alphabet'].sort());
+    expect((await ls('dangling=false')).sort()).toEqual(['alpha', 'bridge', 'host', 'none']);
+    for (const [filter, message] of [
+      ['dangling=maybe', `invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")`],
+      ['type=odd', "invalid filter: 'type'='odd'"],
+      ['odd=1', "invalid filter 'odd'"],
+    ] as const)
+      expect((await t.docker(['network', 'ls', '--filter', filter])).stderr).toContain(message);
+    const shown = JSON.parse(await t.ok('network', 'inspect', '--verbose', 'alpha', 'alphabet')) as Record<
+      string,
+      unknown
+    >[];
+    const user = await t.ok('inspect', '-f', '{{.Id}}', 'user');
+    expect(shown[0]?.['Containers']).toMatchObject({
+      [user]: { Name: 'user', MacAddress: expect.stringMatching(/^02:42:/) as string },
+    });
+    expect(shown[1]).toMatchObject({
+      Internal: true,
+      Attachable: true,
+      Ingress: false,
+      Containers: {},
+      Labels: { tier: 'back' },
+      IPAM: { Driver: 'default', Options: { k: 'v' } },
+    });
+    const get = async (query: string) => (await rawRequest(t.engine.socket, 'GET', `/networks/alpha?${query}`)).status;
+    expect([await get('scope=local'), await get('scope=swarm'), await get('verbose=true')]).toEqual([200, 404, 200]);
+    expect(await get('verbose=maybe')).toBe(400);
+    expect(await t.ok('network', 'inspect', '-f', '{{.Name}}', id.slice(0, 12))).toBe(id.slice(0, 12)); // names before ids
+    expect(await t.ok('network', 'inspect', '-f', '{{.Name}}', id.slice(0, 11))).toBe('alpha');
+    const prune = (...filters: string[]) =>
+      t.ok('network', 'prune', '-f', ...filters.flatMap((filter) => ['--filter', filter]));
+    expect(await prune('until=1h')).toBe('');
+    expect(await prune('label!=tier=back')).toBe('');
+    expect(await prune('label=tier=back', `label!=nosuch`)).toContain('alphabet');
+    const mixed = await t.docker(['network', 'rm', 'nosuch', 'alpha']);
+    expect(mixed.stderr).toContain('network nosuch not found');
+    expect(mixed.stderr).toContain('network alpha has active endpoints (name:"user" id:"');
+    await t.ok('rm', '-f', 'user');
+    expect(await t.ok('network', 'rm', 'alpha')).toBe('alpha');
+    expect((await ls()).sort()).toEqual(['bridge', 'host', 'none']);
+  });
+
+  it('tells of networks and of who is on them', async () => {
+    const since = String(Date.now() / 1000);
+    await t.ok('network', 'create', 'told');
+    await t.ok('run', '-d', '--name', 'teller', 'busybox', 'sleep', '600');
+    await t.ok('network', 'connect', 'told', 'teller');
+    await t.ok('network', 'disconnect', 'told', 'teller');
+    await t.ok('rm', '-f', 'teller');
+    await t.ok('network', 'rm', 'told');
+    const format = '{{.Action}} {{.Actor.Attributes.type}}{{with .Actor.Attributes.container}} container{{end}}';
+    const filters = ['--filter', 'type=network', '--filter', 'network=told', '--format', format];
+    await expect
+      .poll(() => t.ok('events', '--since', since, '--until', String(Date.now() / 1000), ...filters))
+      .toBe('create bridge\nconnect bridge container\ndisconnect bridge container\ndestroy bridge');
+  });
+
+  it('makes one network of a name that many ask for, and as many as there are subnets', async () => {
+    const create = (body: object) => rawRequest(t.engine.socket, 'POST', '/networks/create', body);
+    const same = await Promise.all(Array.from({ length: 8 }, () => create({ Name: 'contested' })));
+    expect(same.map(({ status }) => status).sort()).toEqual([201, ...new Array<number>(7).fill(409)]);
+    const many = await Promise.all(Array.from({ length: 40 }, (_, index) => create({ Name: `many-${index}` })));
+    const failed = many.filter(({ status }) => status !== 201);
+    // 31 subnets of Docker's pools, less those of the default bridge, of the contested one and of the wire.
+    expect(failed.length).toBeGreaterThanOrEqual(11);
+    for (const { status, json } of failed)
+      expect([status, json]).toEqual([404, { message: 'all predefined address pools have been fully subnetted' }]);
+    expect((await t.ok('network', 'ls', '-q')).split('\n')).toHaveLength(4 + 40 - failed.length);
+    await t.ok('network', 'prune', '-f');
+    await waitFor(() => !t.namespace.run('ip', ['-o', 'link']).includes(' br-'), { what: 'the bridges to go' });
+    const range = { Name: 'range', IPAM: { Config: [{ Subnet: '10.212.0.0/30' }] } };
+    expect((await create(range)).status).toBe(201);
+    await t.ok('run', '-d', '--name', 'only', '--network', 'range', 'busybox', 'sleep', '600');
+    const full = await t.docker(['run', '--rm', '--network', 'range', 'busybox', 'true']);
+    expect(full.stderr).toContain("no available IPv4 addresses on this network's address pools: range (");
+    await t.ok('rm', '-f', 'only');
+    expect(await t.ok('run', '--rm', '--network', 'range', 'busybox', 'hostname', '-i')).toBe('10.212.0.2');
+    await t.ok('network', 'rm', 'range');
+    expect(await t.ok('ps', '-aq')).toBe('');
+  });
+
+  it('connects and disconnects what it can', async () => {
+    await t.ok('network', 'create', '--subnet', '10.213.0.0/24', 'fixed');
+    await t.ok('network', 'create', 'loose');
+    await t.ok('run', '-d', '--name', 'here', 'busybox', 'sleep', '600');
+    await t.ok('create', '--name', 'idle', 'busybox', 'sleep', '600');
+    const post = async (path: string, body: object): Promise<[number, string]> => {
+      const { status, json } = await rawRequest(t.engine.socket, 'POST', path, body);
+      return [status, (json as { message?: string } | undefined)?.message ?? ''];
+    };
+    const connect = (name: string, Container: string, EndpointConfig: object = {}) =>
+      post(`/networks/${name}/connect`, { Container, EndpointConfig });
+    const disconnect = (name: string, Container: string) => post(`/networks/${name}/disconnect`, { Container });
+    const at = (IPv4Address: string) => ({ IPAMConfig: { IPv4Address } });
+    const id = await t.ok('inspect', '-f', '{{.Id}}', 'here');
+    expect(await connect('fixed', 'here', at('10.213.0.9'))).toEqual([200, '']);
+    expect(await connect('fixed', 'here')).toEqual([403, 'endpoint with name here already exists in network fixed']);
+    // A stopped container takes other settings for a network that it is on.
+    expect(await connect('fixed', 'idle', at('10.213.0.20'))).toEqual([200, '']);
+    expect(await connect('fixed', 'idle', at('10.213.0.21'))).toEqual([200, '']);
+    await t.ok('start', 'idle');
+    expect(await address('idle', 'fixed')).toBe('10.213.0.21');
+    const invalid = 'invalid endpoint settings:\n';
+    for (const [answer, status, message] of [
+      [connect('nosuch', 'here'), 404, 'network nosuch not found'],
+      [connect('loose', 'nosuch'), 404, 'No such container: nosuch'],
+      [connect('loose', ''), 400, 'invalid name or ID supplied: ""'],
+      [connect('loose', 'here', { MacAddress: 'zz' }), 400, 'invalid MAC address: zz'],
+      [connect('loose', 'here', { MacAddress: '01:00:00:00:00:01' }), 400, 'invalid MAC address: 01:00:00:00:00:01'],
+      [
+        connect('loose', 'here', at('10.213.0.8')),
+        400,
+        `${invalid}user specified IP address is supported only when connecting to networks with user configured subnets`,
+      ],
+      [connect('host', 'here'), 400, 'container cannot be disconnected from host network or connected to host network'],
+      [disconnect('nosuch', 'here'), 404, 'network nosuch not found'],
+      [disconnect('loose', 'here'), 400, `container ${id} is not connected to network loose`],
+      [disconnect('fixed', 'nosuch'), 404, 'No such container: nosuch'],
+    ] as const)
+      expect(await answer).toEqual([status, message]);
+    const run = async (...args: string[]) => (await t.docker(['run', '--rm', ...args, 'busybox', 'true'])).stderr;
+    expect(await run('--network', 'fixed', '--ip', '10.213.0.9')).toContain('Address already in use');
+    expect(await run('--network', 'fixed', '--ip', '10.214.0.9')).toContain('no configured subnet contains IP address');
+    for (const mode of ['host', 'none', 'bridge'])
+      expect(await run('--network', mode, '--ip', '10.213.0.7')).toContain(
+        'user specified IP address is supported on user defined networks only',
+      );
+    expect(await t.ok('network', 'inspect', '-f', '{{len .Containers}}', 'loose')).toBe('0');
+    await t.ok('rm', '-f', 'here', 'idle');
+    await t.ok('network', 'rm', 'fixed', 'loose');
+    expect(await t.ok('ps', '-aq')).toBe('');
+  });
+
   it('refuses bad networks', async () => {
     await t.ok('network', 'create', 'twice');
     expect((await t.docker(['network', 'create', 'twice'])).stderr).toContain('network with name twice already exists');
     await t.ok('network', 'rm', 'twice');
     expect((await t.docker(['network', 'create', '--subnet', '10.0.0.0/33', 'bad'])).code).toBe(1);
+    await t.ok('network', 'create', '--subnet', '10.215.0.0/24', 'taken');
+    const create = async (body: object): Promise<[number, string]> => {
+      const { status, json } = await rawRequest(t.engine.socket, 'POST', '/networks/create', { Name: 'bad', ...body });
+      return [status, (json as { message: string }).message];
+    };
+    const config = 'invalid network config:\n';
+    for (const [body, status, message] of [
+      [
+        { IPAM: { Config: [{ Subnet: '10.215.0.128/25' }] } },
+        403,
+        'invalid pool request: Pool overlaps with other one on this address space',
+      ],
+      [
+        { IPAM: { Config: [{ Subnet: '10.0.0.0/33' }] } },
+        400,
+        `${config}invalid subnet 10.0.0.0/33: invalid CIDR block notation`,
+      ],
+      [
+        { IPAM: { Config: [{ Subnet: '10.216.0.0/24' }, { Subnet: '10.217.0.0/24' }] } },
+        403,
+        "bridge driver doesn't support multiple subnets",
+      ],
+      [{ IPAM: { Driver: 'bogus' } }, 404, 'plugin "bogus" not found'],
+      [{ IPAM: { Driver: 'null' } }, 400, 'ipv4 pool is empty'],
+      [{ Driver: 'bogus' }, 404, 'plugin "bogus" not found'],
+      [{ Driver: 'host' }, 403, 'only one instance of "host" network is allowed'],
+      [{ Ingress: true }, 403, 'Ingress network can only be global scope network'],
+      [{ Scope: 'swarm' }, 403, 'cannot create a swarm scoped network when swarm is not active'],
+      [{ Name: 'none' }, 403, 'operation is not permitted on predefined none network'],
+      [{ Name: '' }, 400, 'invalid name: name is empty'],
+    ] as const)
+      expect(await create(body)).toEqual([status, message]);
+    await t.ok('network', 'rm', 'taken');
+    expect(await t.ok('network', 'ls', '-q', '--filter', 'type=custom')).toBe('');
     expect((await t.docker(['run', '--rm', '--network', 'absent', 'busybox', 'true'])).stderr).toContain(
       'network absent not found',
     );

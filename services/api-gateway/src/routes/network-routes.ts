@@ -1,4 +1,4 @@
-import { apiVersion, booleanFilter, invalidFilterValue, matchLabels, parseFilters } from '@flotilla/docker-api';
+import { apiVersion, matchLabels, parseFilters } from '@flotilla/docker-api';
 import type { Filters } from '@flotilla/docker-api';
 import { invalidArgument, notFound } from '@flotilla/errors';
 import type { network } from '@flotilla/proto';
@@ -80,7 +80,7 @@ export function networkRoutes(context: GatewayContext): Route[] {
       handler: async (call) => {
         const body = (await call.requireJson(connectBody)) ?? {};
         const { revision } = await peers.container.connectNetwork(
-          { container: body.Container ?? '', endpoint: endpointRequest(call.param('id'), body.EndpointConfig ?? {}) },
+          { container: requireContainer(body), endpoint: endpointRequest(call.param('id'), body.EndpointConfig ?? {}) },
           changing(call),
         );
         await model.containers.reached(revision);
@@ -93,7 +93,7 @@ export function networkRoutes(context: GatewayContext): Route[] {
       handler: async (call) => {
         const body = (await call.requireJson(disconnectBody)) ?? {};
         const { revision } = await peers.container.disconnectNetwork(
-          { container: body.Container ?? '', network: call.param('id'), force: body.Force ?? false },
+          { container: requireContainer(body), network: call.param('id'), force: body.Force ?? false },
           changing(call),
         );
         await model.containers.reached(revision);
@@ -114,12 +114,10 @@ async function list({ model }: GatewayContext, call: ApiCall): Promise<void> {
 }
 
 function networkTest(filters: Filters): (object: network.Network) => boolean {
-  const dangling = booleanFilter(filters, 'dangling');
+  const dangling = danglingFilter(filters);
   const types = filters.get('type') ?? [];
   for (const type of types)
     if (type !== 'custom' && type !== 'builtin') throw invalidArgument(`invalid filter: 'type'='${type}'`);
-  const scopes = filters.get('scope') ?? [];
-  if (scopes.some((scope) => !['local', 'swarm', 'global'].includes(scope))) throw invalidFilterValue('scope', scopes);
   const anyOf = (values: readonly string[] | undefined, match: (value: string) => boolean): boolean =>
     values === undefined || values.length === 0 || values.some(match);
   const names = filters.get('name')?.map(namePattern) ?? [];
@@ -131,18 +129,43 @@ function networkTest(filters: Filters): (object: network.Network) => boolean {
     (names.length === 0 || names.some((match) => match(object.name))) &&
     matchLabels(filters.get('label'), object.labels) &&
     anyOf(types, (type) => (type === 'builtin') === object.predefined) &&
-    anyOf(scopes, (scope) => (object.scope === '' ? 'local' : object.scope) === scope);
+    anyOf(filters.get('scope'), (scope) => (object.scope === '' ? 'local' : object.scope) === scope);
+}
+
+/** dockerd has words of its own for this filter of networks. */
+function danglingFilter(filters: Filters): boolean | undefined {
+  const values = filters.get('dangling') ?? [];
+  if (values.length > 1) throw invalidArgument('got more than one value for filter key "dangling"');
+  const [value] = values;
+  if (value === undefined) return undefined;
+  if (['1', 'true'].includes(value)) return true;
+  if (['0', 'false'].includes(value)) return false;
+  throw invalidArgument('invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")');
+}
+
+function requireContainer({ Container: name = '' }: { Container?: string | undefined }): string {
+  if (name === '') throw invalidArgument('invalid name or ID supplied: ""');
+  return name;
 }
 
 async function inspect({ model, peers }: GatewayContext, call: ApiCall): Promise<void> {
   const name = call.param('id');
   const scope = call.query.get('scope') ?? '';
+  checkVerbose(call.query.get('verbose') ?? '');
   const object = model.networks.isCurrent
     ? findNetwork(model.networks.objects, name)
     : (await peers.network.getNetwork({ name }, reading(call))).network;
   if (object === undefined || (scope !== '' && scope !== (object.scope === '' ? 'local' : object.scope)))
     throw notFound(`network ${name} not found`);
   call.json(200, networkInspect.render(object, call.version));
+}
+
+/** What it adds is about swarm services, of which there are none. */
+function checkVerbose(value: string): void {
+  if (!/^(|[01tTfF]|true|TRUE|True|false|FALSE|False)$/.test(value)) {
+    const reason = `strconv.ParseBool: parsing ${JSON.stringify(value)}: invalid syntax`;
+    throw invalidArgument(`invalid value for verbose: ${value}: ${reason}`);
+  }
 }
 
 function findNetwork(objects: ReadonlyMap<string, network.Network>, name: string): network.Network | undefined {

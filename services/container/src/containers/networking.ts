@@ -1,5 +1,5 @@
-import { conflict, invalidArgument } from '@flotilla/errors';
-import type { container, network } from '@flotilla/proto';
+import { invalidArgument, permissionDenied } from '@flotilla/errors';
+import { network, type container } from '@flotilla/proto';
 import { renderHosts, writeEtcFiles } from '../rootfs/etc-files.js';
 import { type ContainerRecord, stateOf } from '../store/container-record.js';
 import type { ContainerContext } from './context.js';
@@ -15,7 +15,7 @@ export class Networking {
     this.#context = context;
   }
 
-  /** @throws EngineError `permissionDenied`, `notFound`, `conflict` as the network service says. */
+  /** @throws EngineError `permissionDenied`, `invalidArgument`, `notFound` as the network service says. */
   async connect(record: ContainerRecord, endpoint: network.EndpointRequest): Promise<bigint> {
     const { container: shown, internals } = record;
     const plan = requireNetworks(record);
@@ -23,9 +23,9 @@ export class Networking {
     const checked = await networks.check([endpoint], []);
     const name = checked.networkNames[0] ?? endpoint.network;
     const networkId = checked.networkIds[0] ?? '';
-    if (shown.networkSettings.networks.some((settings) => settings.networkId === networkId)) {
-      throw conflict(`endpoint with name ${shown.name} already exists in network ${name}`);
-    }
+    const present = shown.networkSettings.networks.find((one) => one.networkId === networkId);
+    if (present !== undefined && isLive(stateOf(record)))
+      throw permissionDenied(`endpoint with name ${shown.name} already exists in network ${name}`);
     const request = { ...endpoint, network: name };
     const settings: container.EndpointSettings = { network: name, networkId, request };
     if (isLive(stateOf(record))) {
@@ -41,9 +41,18 @@ export class Networking {
       batch.put({
         container: {
           ...shown,
-          networkSettings: { ...shown.networkSettings, networks: [...shown.networkSettings.networks, settings] },
+          networkSettings: {
+            ...shown.networkSettings,
+            networks: placed(shown.networkSettings.networks, present, settings),
+          },
         },
-        internals: { ...internals, network: { kind: 'networks', endpoints: [...plan.endpoints, request] } },
+        internals: {
+          ...internals,
+          network: {
+            kind: 'networks',
+            endpoints: placed(plan.endpoints, endpointOf(plan.endpoints, present), request),
+          },
+        },
       }),
     );
   }
@@ -56,7 +65,11 @@ export class Networking {
       (settings) => settings.network === nameOrId || (nameOrId.length >= 4 && settings.networkId.startsWith(nameOrId)),
     );
     if (current === undefined) {
-      throw invalidArgument(`container ${shown.id} is not connected to network ${nameOrId}`);
+      if (!isLive(stateOf(record)))
+        throw invalidArgument(`container ${shown.id} is not connected to the network ${nameOrId}`);
+      const asked = network.EndpointRequest.fromPartial({ network: nameOrId });
+      const { networkNames } = await this.#context.peers.networks.check([asked], []); // or there is no such network
+      throw invalidArgument(`container ${shown.id} is not connected to network ${networkNames[0] ?? nameOrId}`);
     }
     if (isLive(stateOf(record))) await this.#context.peers.networks.disconnect(shown.id, current.network, force);
     return this.#context.store.commit((batch) =>
@@ -72,14 +85,25 @@ export class Networking {
           ...internals,
           network: {
             kind: 'networks',
-            endpoints: plan.endpoints.filter(
-              (endpoint) => endpoint.network !== current.network && endpoint.network !== current.request?.network,
-            ),
+            endpoints: plan.endpoints.filter((one) => one !== endpointOf(plan.endpoints, current)),
           },
         },
       }),
     );
   }
+}
+
+/** What was asked for on a network that the container is on. */
+function endpointOf(
+  endpoints: readonly network.EndpointRequest[],
+  settings: container.EndpointSettings | undefined,
+): network.EndpointRequest | undefined {
+  return endpoints.find((one) => one.network === settings?.network || one.network === settings?.request?.network);
+}
+
+/** With `item` in the place of `old`, or at the end: a stopped container takes other settings for a network it is on. */
+function placed<T>(items: readonly T[], old: T | undefined, item: T): T[] {
+  return old === undefined ? [...items, item] : items.map((one) => (one === old ? item : one));
 }
 
 function requireNetworks(record: ContainerRecord): { kind: 'networks'; endpoints: network.EndpointRequest[] } {

@@ -1,6 +1,6 @@
 import { addressNumber, familyOf, numberAddress } from '@flotilla/netlink';
 import type { Family } from '@flotilla/netlink';
-import { conflict, invalidArgument, permissionDenied } from '@flotilla/errors';
+import { internal, invalidArgument, permissionDenied } from '@flotilla/errors';
 import type { PoolRecord } from '../store/records.js';
 import { containsAddress, firstAddress, lastAddress, networkOf, parseCidr, sizeOf } from './cidr.js';
 import type { Cidr } from './cidr.js';
@@ -80,7 +80,7 @@ export class NetworkAddresses {
   /**
    * An address of a family: the wanted one, or the lowest free.
    *
-   * @throws EngineError `permissionDenied` when it is in use, `invalidArgument` when no subnet has it, `conflict` when
+   * @throws EngineError `permissionDenied` when it is in use, `invalidArgument` when no subnet has it, `internal` when
    * none is left
    */
   take(family: Family, wanted: string): { address: string; prefixLength: number } {
@@ -95,7 +95,9 @@ export class NetworkAddresses {
       const address = pool.allocate();
       if (address !== undefined) return { address, prefixLength: pool.subnet.prefixLength };
     }
-    throw conflict(`no available IPv${family} addresses on this network's address pools: ${this.#name}`);
+    throw internal(`no available IPv${family} addresses on this network's address pools: ${this.#name}`, {
+      isOutside: true,
+    });
   }
 
   release(address: string): void {

@@ -1,5 +1,5 @@
 import type { HybridClock } from '@flotilla/store';
-import { alreadyExists, invalidArgument, notFound, permissionDenied, unimplemented } from '@flotilla/errors';
+import { alreadyExists, invalidArgument, notFound, permissionDenied } from '@flotilla/errors';
 import { network as proto } from '@flotilla/proto';
 import { parseCidr } from '../addresses/cidr.js';
 import { macForAddress } from '../addresses/mac-address.js';
@@ -215,7 +215,7 @@ function driverOf(name: string): NetworkDriver {
     case 'ipvlan':
       return name;
     case 'overlay':
-      throw unimplemented(
+      throw permissionDenied(
         'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
       );
     default:

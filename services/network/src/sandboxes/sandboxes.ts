@@ -129,17 +129,17 @@ export class Sandboxes {
     return await this.#locks.run(containerId, async () => {
       const before = this.#running(containerId);
       if (before.isHostMode) {
-        throw permissionDenied(
+        throw invalidArgument(
           'container sharing network namespace with another container or host cannot be connected to any other network',
         );
       }
       const network = this.#usable(request.network);
       if (network.driver === 'host')
-        throw permissionDenied('container cannot be disconnected from host network or connected to host network');
+        throw invalidArgument('container cannot be disconnected from host network or connected to host network');
       const isIn = (driver: string): boolean =>
         before.endpoints.some((endpoint) => this.#networkOf(endpoint.networkId)?.driver === driver);
       if (network.driver === 'null' || isIn('null')) {
-        throw permissionDenied(
+        throw invalidArgument(
           'container cannot be connected to multiple networks with one of the networks in private (none) mode',
         );
       }
@@ -173,7 +173,7 @@ export class Sandboxes {
       const network = this.#deps.networks.resolve(reference);
       const endpoint = before.endpoints.find((one) => one.networkId === network.id);
       if (before.isHostMode)
-        throw permissionDenied('container cannot be disconnected from host network or connected to host network');
+        throw invalidArgument('container cannot be disconnected from host network or connected to host network');
       if (endpoint === undefined)
         throw conflict(`container ${containerId} is not connected to network ${network.name}`);
       const after = { ...before, endpoints: before.endpoints.filter((one) => one !== endpoint) };
