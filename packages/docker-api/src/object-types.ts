@@ -67,6 +67,7 @@ export interface ImageInspect {
   Descriptor?: Descriptor;
   Manifests?: ImageManifestSummary[];
   VirtualSize?: number;
+  ContainerConfig: { Volumes: Record<string, object> | null };
 }
 
 /** An entry of `GET /images/{name}/history`. */

@@ -110,6 +110,8 @@ export const imageInspect = new VersionedShape<image.Image, ImageInspect>(
       RootFS: { Type: 'layers', ...(object.layers.length === 0 ? {} : { Layers: object.layers }) },
       Metadata: { LastTagTime: timestampToRfc3339Nano(object.lastTagTime) },
       ...(object.descriptor === undefined ? {} : { Descriptor: descriptorShape(object.descriptor) }),
+      // dockerd has none since 1.45, but docker-compose 1.29, which speaks the newest version, reads the volumes to keep here.
+      ContainerConfig: { Volumes: configShape(object.config).Volumes },
     };
   },
   [
@@ -138,8 +140,8 @@ export const imageInspect = new VersionedShape<image.Image, ImageInspect>(
             Labels: null,
             OnBuild: null,
             User: '',
-            Volumes: null,
             WorkingDir: '',
+            ...shape.ContainerConfig,
           },
         });
       },

@@ -119,17 +119,24 @@ export class Execs implements AsyncDisposable {
    * @throws EngineError `notFound`; `conflict` when it was started before or the container does not run.
    */
   async start(id: string, options: ExecStartOptions): Promise<StartedExec> {
-    const { record } = this.get(id);
-    if (record.state === 'running' || this.#starting.has(id)) {
-      throw conflict(`exec command ${id} is already running`);
-    }
-    if (record.state === 'ended') throw conflict(`exec command ${id} has already run`);
+    const record = this.startable(id);
     this.#starting.add(id);
     try {
       return await this.#start(record, options);
     } finally {
       this.#starting.delete(id);
     }
+  }
+
+  /** The record of an exec that can be started now. @throws EngineError as {@link start} */
+  startable(id: string): ExecRecord {
+    const { record } = this.get(id);
+    if (record.state === 'running' || this.#starting.has(id)) {
+      throw conflict(`exec command ${id} is already running`);
+    }
+    if (record.state === 'ended') throw conflict(`exec command ${id} has already run`);
+    this.#ownerOf(record.containerId);
+    return record;
   }
 
   /** @throws EngineError `conflict` unless it runs. */

@@ -45,12 +45,17 @@ async function* start(
   const frame = first.done === true ? undefined : first.value.frame;
   if (frame?.$case !== 'start') throw invalidArgument('the first message of an exec must be its start');
   const { id, detach, consoleSize } = frame.value;
+  const { containerId, config } = execs.startable(id);
+  const { tty } = config;
+  const attached = { frame: { $case: 'attached', value: { containerId, tty, exitSequence: 0n } } } as const;
+  // Long before any output, as with dockerd: docker-py loses what it reads together with the reply's head.
+  if (!detach) yield attached;
   const started = await execs.start(id, { detach, consoleSize, signal });
-  const { tty } = started.record.config;
-  const attached = { containerId: started.record.containerId, tty, exitSequence: 0n };
   try {
-    yield { frame: { $case: 'attached', value: attached } };
-    if (detach) return;
+    if (detach) {
+      yield attached;
+      return;
+    }
     if (started.failure !== undefined) {
       const line = Buffer.from(`${started.failure}\r\n`);
       yield { frame: { $case: 'output', value: tty ? line : encodeFrame(StdStream.stdout, line) } };
