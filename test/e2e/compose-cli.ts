@@ -1,5 +1,4 @@
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { join } from 'node:path';
 import { compose1, installComposePlugin } from '@flotilla/testkit';
 import { runCommand, type CommandResult, type TestEngine } from './test-engine.js';
@@ -21,6 +20,8 @@ export interface ComposeProject {
 export interface Followed {
   /** What it has written so far, on both outputs. */
   text(): string;
+  /** Its exit code, once it has ended. */
+  readonly ended: Promise<number | null>;
   /** Interrupt it as Ctrl-C does, and wait for its end. */
   stop(): Promise<void>;
 }
@@ -42,7 +43,7 @@ export function composeProject(t: TestEngine, options: ComposeOptions): ComposeP
 /** A project of docker-compose 1.29. */
 export function compose1Project(t: TestEngine, options: ComposeOptions): ComposeProject {
   const { command, args, env } = compose1(cacheDirectory);
-  return project(t, command, [...args, '--no-ansi'], options, env);
+  return project(t, command, [...args, '--ansi', 'never'], options, env);
 }
 
 function project(
@@ -71,10 +72,11 @@ function project(
       let text = '';
       for (const output of [child.stdout, child.stderr])
         output.on('data', (chunk: Buffer) => (text += chunk.toString()));
+      const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
       return {
         text: () => text,
+        ended,
         async stop() {
-          const ended = once(child, 'close');
           child.kill('SIGINT');
           await ended;
         },
