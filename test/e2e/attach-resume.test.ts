@@ -168,4 +168,20 @@ describe('an attached client, when the container service dies', () => {
     raise();
     await client.end();
   });
+
+  it('is told when input was on its way, and the container gets the end of what it was given', async () => {
+    const { mount, raise } = flag();
+    const script = `echo begun; ${awaitFlag}; cat > /dev/null; exit 6`;
+    const client = new Attached(t, ['run', '-i', ...mount, 'busybox', 'sh', '-c', script]);
+    const unkept = new Attached(t, ['run', '-i', '--log-driver', 'none', 'busybox', 'sh', '-c', 'echo begun; cat']);
+    await Promise.all([client, unkept].map((one) => seen(one, 'begun')));
+    // Far more than the pipe holds.
+    client.type('x'.repeat(8 << 20));
+    await kill();
+    for (const one of [client, unkept]) {
+      await waitFor(() => one.errors.includes('the container goes on, attach again'), { what: 'the sentence' });
+    }
+    raise();
+    expect(await Promise.all([client.end(), unkept.end()])).toEqual([6, 0]);
+  });
 });

@@ -26,7 +26,10 @@ export function resumedAttach(
   let name = start.name;
   let resume: container.AttachResume | undefined;
   async function* open(): AsyncGenerator<Response> {
-    if (resume !== undefined && (resume.position === '' || input?.isSettled === false)) throw brokenOff();
+    if (resume !== undefined && (resume.position === '' || input?.isSettled === false)) {
+      if (start.stdin) await leave(peers.container, { ...start, name, logs: false, resume });
+      throw brokenOff();
+    }
     const going = deferred<boolean>();
     const again = resume === undefined ? {} : { name, logs: false, resume };
     const requests = requestsOf({ ...start, ...again }, input, going.promise);
@@ -54,6 +57,21 @@ export function resumedAttach(
     }
   }
   return resumed(open, call.signal);
+}
+
+/** How long the container service may take to hear of it. */
+const leaveMs = 10_000;
+
+/** Let the container know that the client which had its input is gone: with `StdinOnce` it ends, and the container does not wait for what nobody can give it. */
+async function leave(service: GatewayContext['peers']['container'], start: container.AttachStart): Promise<void> {
+  const requests = requestsOf({ ...start, stdout: false, stderr: false }, undefined, Promise.resolve(true));
+  try {
+    for await (const { frame } of service.attachContainer(requests, { signal: AbortSignal.timeout(leaveMs) })) {
+      if (frame?.$case === 'attached') return;
+    }
+  } catch {
+    // The container has ended, or the service is gone again: the client hears of the first break.
+  }
 }
 
 async function* requestsOf(

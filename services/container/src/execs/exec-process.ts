@@ -1,6 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { conflict } from '@flotilla/errors';
 import type { container } from '@flotilla/proto';
+import { hasCode } from '@flotilla/sys';
 import type { ContainerContext } from '../containers/context.js';
 import { linkedNow } from '../containers/links.js';
 import { bundleDir, rootfsDir } from '../containers/settings.js';
@@ -20,7 +22,8 @@ let available: string[] | undefined;
  * The runtime spec's Process of an exec: the container's own, with what the exec says in its place. A privileged exec
  * has every capability; the system call filter stays the container's, as with dockerd.
  *
- * @throws EngineError `invalidArgument` for a user that the container's files do not have.
+ * @throws EngineError `invalidArgument` for a user that the container's files do not have; `conflict` when the configuration that the container was started
+ * with is gone.
  */
 export async function execProcess(
   { rootfs, settings, store }: ContainerContext,
@@ -30,7 +33,7 @@ export async function execProcess(
 ): Promise<OciProcess> {
   const { id, config: own, hostConfig } = record.container;
   const linked = linkedNow(store, record).environment;
-  const first = decodeSpecProcess(await readFile(join(bundleDir(settings, id), 'config.json'), 'utf8'));
+  const first = decodeSpecProcess(await readSpec(id, join(bundleDir(settings, id), 'config.json')));
   const resolved =
     config.user === ''
       ? undefined
@@ -52,4 +55,16 @@ export async function execProcess(
     cwd: config.workingDir === '' ? first.cwd : config.workingDir,
     capabilities: processCapabilities(bounding, user.uid),
   };
+}
+
+async function readSpec(id: string, path: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    if (!hasCode(cause, 'ENOENT')) throw cause;
+    throw conflict(
+      `container ${id} takes no commands until it is restarted: the configuration that it runs with is gone (${path})`,
+      { cause },
+    );
+  }
 }
