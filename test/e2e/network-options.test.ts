@@ -163,6 +163,10 @@ describe('drivers and options of networks', () => {
     expect(await routes()).toEqual(['10.45.0.1 eth0', 'fd44::1 eth1']);
     expect(await t.ok('inspect', '-f', '{{.NetworkSettings.Networks.b.GlobalIPv6Address}}', 'cc')).toBe('');
     await t.ok('network', 'disconnect', 'b', 'cc');
+    await t.ok('network', 'connect', '--link-local-ip', '169.254.8.8', '--link-local-ip', 'fe80::8', 'b', 'cc');
+    const addresses = await inside('cc', 'ip', '-o', 'address', 'show', 'eth0');
+    for (const address of ['169.254.8.8/16', 'fe80::8/64']) expect(addresses).toContain(address);
+    await t.ok('network', 'disconnect', 'b', 'cc');
     const connect = (option: string) => refusal('network', 'connect', '--driver-opt', option, 'b', 'cc');
     expect(await connect(`${sysctls}=net.ipv4.conf.eth0.forwarding=1`)).toContain('invalid endpoint settings');
     expect(await connect(`${sysctls}=net.ipv4.conf.IFNAME.../../../kernel/x=1`)).toContain('invalid endpoint settings');

@@ -199,7 +199,7 @@ export async function systemInfo(context: GatewayContext, facts: ServiceFacts): 
     DriverStatus: storageDriver === 'overlay2' ? overlayStatus : null,
     Plugins: {
       Volume: ['local'],
-      Network: ['bridge', 'host', 'null'],
+      Network: ['bridge', 'host', 'ipvlan', 'macvlan', 'null'],
       Authorization: null,
       Log: LOG_DRIVERS,
     },

@@ -77,12 +77,14 @@ export class Firewall {
   }
 
   setBridge(bridge: BridgeSpec): void {
+    const before = this.#bridges.get(bridge.name);
     this.#bridges.set(bridge.name, bridge);
-    this.synchronize();
+    this.#changeBridge(before, bridge);
   }
 
   deleteBridge(name: string): void {
-    if (this.#bridges.delete(name)) this.synchronize();
+    const before = this.#bridges.get(name);
+    if (this.#bridges.delete(name)) this.#changeBridge(before, undefined);
   }
 
   /**
@@ -169,6 +171,43 @@ export class Firewall {
     if (before !== undefined && after === before + 1) this.#verified = after;
   }
 
+  /**
+   * Change what one bridge has in the sets. Only when others have been at work everything is looked at: there may be
+   * hundreds of networks.
+   */
+  #changeBridge(before: BridgeSpec | undefined, after: BridgeSpec | undefined): void {
+    const generation = this.#verified;
+    if (generation === undefined || generation !== this.#nft.generation()) {
+      this.synchronize();
+      return;
+    }
+    const textOf = ([set, element]: [SetName, SetElement]): string => `${set} ${elementKey(element)}`;
+    const old = [...(before === undefined ? [] : bridgeElements(before))];
+    const wanted = [...(after === undefined ? [] : bridgeElements(after))];
+    const [oldTexts, wantedTexts] = [new Set(old.map(textOf)), new Set(wanted.map(textOf))];
+    const surplus = old.filter((one) => !wantedTexts.has(textOf(one)));
+    const missing = wanted.filter((one) => !oldTexts.has(textOf(one)));
+    this.#verified = undefined;
+    this.#ownCommits = 0;
+    try {
+      this.#commit(
+        [
+          ...surplus.map(([set, element]) => nftMessages.deleteElements(this.#table, set, [element])),
+          ...missing.map(([set, element]) => nftMessages.addElements(this.#table, set, [element])),
+        ],
+        'change a bridge in the firewall sets',
+      );
+      this.#openForeignChains();
+    } catch (error) {
+      if (!isNetlinkError(error, 'ENOENT', 'EEXIST')) throw error;
+      this.synchronize();
+      return;
+    }
+    const now = this.#nft.generation();
+    if (now === generation + this.#ownCommits) this.#verified = now;
+    else this.synchronize();
+  }
+
   #synchronizeSets(): void {
     const desired = this.#desiredElements();
     const changes: Buffer[] = [];
@@ -197,14 +236,7 @@ export class Firewall {
       else list.push(element);
     };
     for (const bridge of this.#bridges.values()) {
-      const key = interfaceNameKey(bridge.name);
-      const pair = concatenated(key, key);
-      add(firewallSets.bridges, { key });
-      for (const address of bridge.addresses) add(...hairpinElement(bridge.name, address));
-      if (bridge.isInternal) add(firewallSets.internal, { key });
-      for (const [set, element] of familyElements(bridge)) add(set, element);
-      if (bridge.areNeighboursAllowed) add(firewallSets.neighbours, { key: pair });
-      else add(firewallSets.separated, { key });
+      for (const [set, element] of bridgeElements(bridge)) add(set, element);
     }
     for (const publication of this.#publications.values()) {
       for (const [set, element] of translationElements(publication)) add(set, element);
@@ -289,6 +321,17 @@ function hairpinElement(bridge: string, { address, prefixLength }: AddressWithPr
     );
   const element = { key: concatenated(edge(0), name), keyEnd: concatenated(edge(0xff), name) };
   return [bytes.length === 4 ? firewallSets.hairpin4 : firewallSets.hairpin6, element];
+}
+
+/** What a bridge has in the sets. */
+function* bridgeElements(bridge: BridgeSpec): Generator<[SetName, SetElement]> {
+  const key = interfaceNameKey(bridge.name);
+  yield [firewallSets.bridges, { key }];
+  for (const address of bridge.addresses) yield hairpinElement(bridge.name, address);
+  if (bridge.isInternal) yield [firewallSets.internal, { key }];
+  if (bridge.areNeighboursAllowed) yield [firewallSets.neighbours, { key: concatenated(key, key) }];
+  else yield [firewallSets.separated, { key }];
+  yield* familyElements(bridge);
 }
 
 /** What a bridge's two families ask for beyond its membership. */

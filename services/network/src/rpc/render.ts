@@ -19,7 +19,7 @@ export function renderNetwork(record: NetworkRecord, store: NetworkStore): proto
 }
 
 export function renderEndpoint(endpoint: EndpointRecord, sandbox: SandboxRecord, networkName: string): proto.Endpoint {
-  const { hostInterfaceName: _, ...shown } = endpoint;
+  const { hostInterfaceName: _, linkLocalIps: __, ...shown } = endpoint;
   return { ...shown, networkName, containerId: sandbox.containerId, containerName: sandbox.containerName };
 }
 

@@ -28,6 +28,9 @@ export function checkEndpointRequest(request: proto.EndpointRequest, network: Ne
   if (request.macAddress !== '') parseMac(request.macAddress);
   if (request.macAddress !== '' && network.parent?.kind === 'ipvlan')
     throw invalidArgument('ipvlan interfaces do not support custom mac address assignment');
+  for (const address of request.linkLocalIps)
+    if (familyOf(address) === undefined)
+      throw invalidArgument(`invalid endpoint settings:\ninvalid link-local IP address ${address}`);
   for (const [address, family] of [
     [request.ipv4Address, 4],
     [request.ipv6Address, 6],
@@ -91,6 +94,7 @@ export function planEndpoint(
   };
   allocations.hold(network, id);
   if (network.bridge === undefined && network.parent === undefined) return endpoint;
+  if (request.linkLocalIps.length > 0) endpoint.linkLocalIps = request.linkLocalIps;
   try {
     takeAddresses(endpoint, request, network, allocations);
   } catch (error) {

@@ -96,9 +96,10 @@ export function publicationsOf(ports: readonly PortRecord[], candidates: readonl
 }
 
 function addressesWithPrefix(endpoint: EndpointRecord): AddressWithPrefix[] {
-  const { ipv4Address, ipv4PrefixLength, ipv6Address, ipv6PrefixLength } = endpoint;
+  const { ipv4Address, ipv4PrefixLength, ipv6Address, ipv6PrefixLength, linkLocalIps = [] } = endpoint;
   return [
     ...(ipv4Address === '' ? [] : [{ address: ipv4Address, prefixLength: ipv4PrefixLength }]),
     ...(ipv6Address === '' ? [] : [{ address: ipv6Address, prefixLength: ipv6PrefixLength }]),
+    ...linkLocalIps.map((address) => ({ address, prefixLength: familyOf(address) === 6 ? 64 : 16 })),
   ];
 }

@@ -81,6 +81,8 @@ export interface EndpointRecord {
   ipv6Address: string;
   ipv6PrefixLength: number;
   ipv6Gateway: string;
+  /** Addresses beside the network's own, which the container asked for; nobody else has to know of them. */
+  linkLocalIps?: string[];
   aliases: string[];
   dnsNames: string[];
   links: string[];
