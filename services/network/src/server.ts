@@ -81,7 +81,7 @@ export async function startNetworkService(
     const open = (): Promise<Store> =>
       Store.open(join(config.dataDir, 'db'), { service: 'network', schemaVersion: networkSchemaVersion, clock });
     const db = use(overrides.store ?? (await open()));
-    const store = await NetworkStore.load(db);
+    const store = await NetworkStore.load(db, log);
     const publisher = use(startOutboxPublisher(db.outbox, config.nats, log, { engineId }));
     await opened;
 

@@ -148,6 +148,23 @@ export class NetworkUnderTest implements AsyncDisposable {
     return (await store.outbox.read(0n, 1000)).map(({ event }) => event);
   }
 
+  /** Overwrite records of the stopped service, by collection and key, with these bytes (latin1). */
+  async writeRaw(collections: Record<string, Record<string, string>>): Promise<void> {
+    await using store = await Store.open(join(this.#root.path, 'data', 'network', 'db'), {
+      service: 'network',
+      schemaVersion: 1,
+    });
+    await store.commit((batch) => {
+      for (const [name, records] of Object.entries(collections)) {
+        const collection = store.collection<string>(name, {
+          encode: (text) => Buffer.from(text, 'latin1'),
+          decode: (bytes) => Buffer.from(bytes).toString('latin1'),
+        });
+        for (const [key, text] of Object.entries(records)) batch.put(collection, key, text);
+      }
+    });
+  }
+
   /** Run a command inside a container's namespace. */
   inContainer(containerId: string, command: string, args: readonly string[]): string {
     const file = join(this.execRoot, 'netns', containerId);

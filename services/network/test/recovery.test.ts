@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChildProcess } from 'node:child_process';
@@ -79,13 +80,66 @@ describe.skipIf(!isRoot)('the network service, killed and restarted (needs root)
     expect(next.endpoints[0]?.ipv4Address).toBe(lost.endpoints[0]?.ipv4Address);
   });
 
-  it('makes a bridge again that somebody deleted, with its ports', async () => {
+  it('makes again what somebody deleted by hand: a bridge with its ports, an interface with its routes', async () => {
     const web = await service.prepare({ endpoints: [endpoint('bridge')] });
-    children.push(await answering(inside(web.containerId), 'tcp', '0.0.0.0', 80, 'web'));
+    const cut = await service.prepare({
+      endpoints: [endpoint('app'), endpoint('bridge')],
+      ports: [port(80, { hostPort: 8080 })],
+    });
+    const lost = await service.prepare({ endpoints: [endpoint('app')] });
+    for (const { containerId } of [web, cut])
+      children.push(await answering(inside(containerId), 'tcp', '0.0.0.0', 80, 'web'));
+    const routes = (): string => service.inContainer(cut.containerId, 'ip', ['route']);
+    const before = routes();
     service.host.run('ip', ['link', 'del', 'tbr0']);
+    service.inContainer(cut.containerId, 'ip', ['link', 'del', 'eth0']);
+    execFileSync('umount', [inside(lost.containerId)]);
     await service.kill();
     await service.startProcess();
     expect(ask(host, 'tcp', web.endpoints[0]?.ipv4Address ?? '', 80)).toMatch(/^web /);
+    expect(ask(host, 'tcp', '127.0.0.1', 8080)).toMatch(/^web /);
+    expect(routes()).toBe(before);
+    expect(service.traces().namespaces.sort()).toEqual([web.containerId, cut.containerId].sort());
+    // And what belongs to no namespace any more can be released, and had again.
+    await service.client.releaseSandbox({ containerId: lost.containerId }, call);
+    await service.prepare({ containerId: lost.containerId, endpoints: [endpoint('app')] });
+  });
+
+  it('starts with damaged records: what they are of is gone, the rest is served', async () => {
+    await service.client.createNetwork(proto.CreateNetworkRequest.fromPartial({ name: 'spoiled' }), call);
+    const { network: spoiled } = await service.client.getNetwork({ name: 'spoiled' }, call);
+    const web = await service.prepare({
+      containerName: 'web',
+      endpoints: [endpoint('app'), endpoint('spoiled')],
+      ports: [port(80, { hostPort: 8080 })],
+    });
+    const broken = await service.prepare({ endpoints: [endpoint('app')], ports: [port(80, { hostPort: 8081 })] });
+    const empty = await service.prepare({ endpoints: [endpoint('app')] });
+    children.push(await answering(inside(web.containerId), 'tcp', '0.0.0.0', 80, 'web'));
+    await service.stop();
+    await service.writeRaw({
+      sandboxes: { [broken.containerId]: '{"containerId":"', [empty.containerId]: '{}' },
+      networks: { [spoiled?.id ?? '']: Buffer.from([0xff, 0, 1]).toString('latin1') },
+    });
+    await service.startProcess();
+    expect(service.log.split('a damaged record is set aside').length - 1).toBe(3);
+    expect(ask(host, 'tcp', '127.0.0.1', 8080)).toMatch(/^web /);
+    expect(resolve(inside(web.containerId), 'web')).toEqual([web.endpoints[0]?.ipv4Address]);
+    const names = (await service.client.listNetworks({}, call)).networks.map(({ name }) => name);
+    expect(names.sort()).toEqual(['app', 'bridge', 'host', 'none']);
+    expect(service.traces().namespaces).toEqual([web.containerId]);
+    expect(service.ruleset()).not.toContain('8081');
+    for (const { containerId } of [broken, empty, web]) await service.client.releaseSandbox({ containerId }, call);
+    const again = await service.prepare({
+      containerId: broken.containerId,
+      endpoints: [endpoint('app')],
+      ports: [port(80, { hostPort: 8081 })],
+    });
+    expect(again.endpoints[0]?.ipv4Address).not.toBe('');
+    await service.client.releaseSandbox({ containerId: broken.containerId }, call);
+    await service.kill();
+    await service.startProcess();
+    expect(service.log.split('a damaged record is set aside').length - 1).toBe(3); // not a second time
   });
 
   it('survives being killed in the middle of many set-ups', async () => {

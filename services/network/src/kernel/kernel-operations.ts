@@ -10,7 +10,7 @@ export interface KernelSettings {
   linkGroup: number;
   /** One bind-mounted namespace per sandbox, named by container id. */
   namespaceDirectory: string;
-  /** One empty file per sandbox whose set-up was finished. */
+  /** One file per sandbox whose set-up was finished: the default routes set last, empty while they are the first ones. */
   markerDirectory: string;
   /** Which families get rules; with none nftables is left alone. */
   firewall: FirewallSettings;

@@ -1,4 +1,14 @@
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import {
   Conntrack,
@@ -202,7 +212,9 @@ export class KernelState implements KernelOperations {
     else this.#inSandbox(containerId, () => deleteInside(one.name));
   }
 
+  /** The marker of the sandbox tells what was set last: a crash before the record follows is recognised by it. */
   setGateway({ containerId, gateway }: { containerId: string; gateway?: GatewaySpec }): void {
+    writeFileSync(this.#markerPath(containerId), gatewayText(gateway));
     this.#inSandbox(containerId, () => replaceGateway(gateway));
   }
 
@@ -328,10 +340,18 @@ export class KernelState implements KernelOperations {
     );
   }
 
+  /** What cannot be put right in one sandbox must not keep the service from starting. */
   #restoreInterfaces({ containerId, interfaces, gateway }: SandboxSpec): void {
-    for (const one of interfaces) {
-      if (one.kind === 'veth') this.#ensurePort(one);
-      else this.#restoreUpperInterface(containerId, one, gateway);
+    try {
+      for (const one of interfaces) {
+        if (one.kind !== 'veth') this.#restoreUpperInterface(containerId, one, gateway);
+        else if (this.#rt.findLink(one.hostName) === undefined) this.#restoreInterface(containerId, one, gateway);
+        else this.#ensurePort(one);
+      }
+      const last = readFileSync(this.#markerPath(containerId), 'utf8');
+      if (last !== '' && last !== gatewayText(gateway)) this.setGateway({ containerId, ...(gateway && { gateway }) });
+    } catch (error) {
+      this.#report(`the interfaces of container ${containerId} could not be restored`, error);
     }
   }
 
@@ -343,12 +363,13 @@ export class KernelState implements KernelOperations {
   ): void {
     const isThere = this.#inSandbox(containerId, () => hasInside(one.name));
     if (isThere || this.#rt.findLink(one.parent) === undefined) return;
-    try {
-      this.attachInterface({ containerId, interface: one });
-      this.setGateway({ containerId, ...(gateway === undefined ? {} : { gateway }) });
-    } catch (error) {
-      this.#report(`interface ${one.name} of container ${containerId} could not be restored`, error);
-    }
+    this.#restoreInterface(containerId, one, gateway);
+  }
+
+  /** Somebody deleted it, and its routes went with it. */
+  #restoreInterface(containerId: string, one: InterfaceSpec, gateway: GatewaySpec | undefined): void {
+    this.attachInterface({ containerId, interface: one });
+    this.setGateway({ containerId, ...(gateway && { gateway }) });
   }
 
   /** A network whose parent is gone waits for it; the others must not. */
@@ -452,6 +473,10 @@ function isNamespace(path: string): boolean {
     if (hasCode(error, 'ENOENT')) return false;
     throw error;
   }
+}
+
+function gatewayText(gateway: GatewaySpec | undefined): string {
+  return JSON.stringify(gateway ?? null);
 }
 
 function addressKey({ address, prefixLength }: { address: string; prefixLength: number }): string {

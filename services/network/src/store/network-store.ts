@@ -1,5 +1,6 @@
-import { jsonCodec } from '@flotilla/store';
-import type { Batch, Collection, EngineEvent, Store } from '@flotilla/store';
+import type { Logger } from '@flotilla/log';
+import { AsideEntries, jsonCodec } from '@flotilla/store';
+import type { Batch, Codec, Collection, EngineEvent, Store } from '@flotilla/store';
 import type { NetworkRecord, SandboxRecord } from './records.js';
 
 export const networkSchemaVersion = 1;
@@ -21,6 +22,30 @@ export type Receipt = (batch: Batch) => void;
 /** Told of the networks, by id, whose shown state changed; `undefined`: gone. */
 type ChangeListener = (revision: bigint, changes: readonly (readonly [string, NetworkRecord | undefined])[]) => void;
 
+/** JSON that must have what the service cannot start without. */
+function recordCodec<T>(isWhole: (record: Partial<T>) => boolean): Codec<T> {
+  const json = jsonCodec<T>();
+  return {
+    encode: (record) => json.encode(record),
+    decode(bytes) {
+      const record = json.decode(bytes) as Partial<T> | null;
+      if (record === null || typeof record !== 'object' || !isWhole(record)) throw new Error('fields are missing');
+      return record as T;
+    },
+  };
+}
+
+const networkCodec = recordCodec<NetworkRecord>(
+  ({ id, name, driver, createdAtNs, ipam }) =>
+    [id, name, driver].every((text) => typeof text === 'string') &&
+    /^\d+$/.test(createdAtNs ?? '') &&
+    Array.isArray(ipam?.pools),
+);
+const sandboxCodec = recordCodec<SandboxRecord>(
+  ({ containerId, endpoints, ports }) =>
+    typeof containerId === 'string' && Array.isArray(endpoints) && Array.isArray(ports),
+);
+
 /** The service's records: durable in the store, all of them in memory for reading. */
 export class NetworkStore {
   readonly #store: Store;
@@ -34,16 +59,34 @@ export class NetworkStore {
   private constructor(store: Store) {
     this.#store = store;
     this.#revision = store.revision;
-    this.#networkCollection = store.collection('networks', jsonCodec<NetworkRecord>());
-    this.#sandboxCollection = store.collection('sandboxes', jsonCodec<SandboxRecord>());
+    this.#networkCollection = store.collection('networks', networkCodec);
+    this.#sandboxCollection = store.collection('sandboxes', sandboxCodec);
   }
 
-  static async load(store: Store): Promise<NetworkStore> {
+  /**
+   * Read all records. What cannot be read is set aside: a network is gone then, and so is the network side of a container,
+   * until it starts again; what the kernel has of them belongs to nobody.
+   */
+  static async load(store: Store, log: Pick<Logger, 'error'>): Promise<NetworkStore> {
     const loaded = new NetworkStore(store);
+    const aside = await AsideEntries.load(store);
+    const [readNetworks, readSandboxes] = await Promise.all([
+      loaded.#networkCollection.salvage(),
+      loaded.#sandboxCollection.salvage(),
+    ]);
+    const damaged = [...readNetworks.damaged, ...readSandboxes.damaged];
+    for (const { collection, key, reason } of damaged)
+      log.error({ record: `${collection}/${key}`, reason }, 'a damaged record is set aside');
+    if (damaged.length > 0) {
+      loaded.#revision = await store.commit((batch) => {
+        for (const entry of readNetworks.damaged) aside.set(batch, loaded.#networkCollection, entry);
+        for (const entry of readSandboxes.damaged) aside.set(batch, loaded.#sandboxCollection, entry);
+      });
+    }
     // In the order in which they were made, as they are listed before a restart too.
-    const networks = (await loaded.#networkCollection.all()).map(([, record]) => record);
+    const networks = readNetworks.entries.map(([, record]) => record);
     networks.sort((a, b) => Number(BigInt(a.createdAtNs) - BigInt(b.createdAtNs)));
-    const sandboxes = (await loaded.#sandboxCollection.all()).map(([, record]) => record);
+    const sandboxes = readSandboxes.entries.map(([, record]) => record);
     sandboxes.sort((a, b) => a.preparedAtMs - b.preparedAtMs);
     for (const record of networks) loaded.#networks.set(record.id, record);
     for (const record of sandboxes) loaded.#sandboxes.set(record.containerId, record);
