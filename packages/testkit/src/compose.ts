@@ -46,7 +46,12 @@ export function compose1(cacheDirectory: string): ProgramInvocation {
   return {
     command: join(root, 'usr/bin/python3.11'),
     args: ['-m', 'compose'],
-    env: { ...pythonEnvironment(root), COMPOSE_INTERACTIVE_NO_CLI: '1' },
+    env: {
+      ...pythonEnvironment(root),
+      // It keeps the compiled form of its hundreds of modules, whatever the caller's Python is told.
+      PYTHONDONTWRITEBYTECODE: '',
+      COMPOSE_INTERACTIVE_NO_CLI: '1',
+    },
   };
 }
 
