@@ -12,6 +12,8 @@ export interface Ext4DiskOptions {
   readonly mebibytes: number;
   /** Room for so many files; mkfs decides when absent. */
   readonly inodes?: number;
+  /** For mkfs(8), beside its own. */
+  readonly features?: readonly string[];
   /** For mount(8), beside `loop`. */
   readonly mountOptions?: readonly string[];
 }
@@ -32,11 +34,12 @@ export interface Ext4Disk {
 
 /** Make a file system in `file` and mount it on `target`, which is made; the loop device goes with the last mount. Needs root and loop devices. */
 export function mountExt4Disk(file: string, target: string, options: Ext4DiskOptions): Ext4Disk {
-  const { mebibytes, inodes, mountOptions = [] } = options;
+  const { mebibytes, inodes, features = [], mountOptions = [] } = options;
   mkdirSync(target, { recursive: true, mode: 0o711 });
   execFileSync('truncate', ['-s', `${mebibytes}M`, file]);
   const count = inodes === undefined ? [] : ['-N', String(inodes)];
-  execFileSync('mkfs.ext4', ['-q', '-m', '0', ...count, '-E', 'lazy_itable_init=0', file]);
+  const more = features.length === 0 ? [] : ['-O', features.join()];
+  execFileSync('mkfs.ext4', ['-q', '-m', '0', ...count, ...more, '-E', 'lazy_itable_init=0', file]);
   let current = file;
   const mount = () =>
     execFileSync('mount', ['-o', ['loop', ...mountOptions].join(), current, target], { stdio: 'pipe' });
