@@ -158,6 +158,8 @@ describe('drivers and options of networks', () => {
     await t.ok('network', 'connect', '--gw-priority', '-1', 'b', 'cc');
     expect(await routes()).toEqual(['10.44.0.1 eth1', 'fd44::1 eth1']);
     await t.ok('network', 'disconnect', 'b', 'cc');
+    const without = ['--rm', '--network', 'b', '--sysctl', 'net.ipv6.conf.all.disable_ipv6=1'];
+    expect(await t.ok('run', ...without, 'busybox', 'ip', '-o', 'address', 'show', 'eth0')).not.toContain('inet6');
     const off = `${sysctls}=net.ipv6.conf.IFNAME.disable_ipv6=1`;
     await t.ok('network', 'connect', '--gw-priority', '5', '--driver-opt', off, 'b', 'cc');
     expect(await routes()).toEqual(['10.45.0.1 eth0', 'fd44::1 eth1']);

@@ -144,6 +144,14 @@ describe('daemon settings', () => {
     [{ 'bridge-accept-fwmark': '0x1/0x1/0x1' }, [], 'bridge-accept-fwmark: expected a mark'],
     [{ 'bridge-accept-fwmark': '4294967296' }, [], 'bridge-accept-fwmark: expected a mark'],
     [{ 'default-network-opts': { bridge: { a: 1 } } }, [], 'default-network-opts.bridge.a: expected string'],
+    [{ bip: '10.0.0.1/24', 'fixed-cidr': '10.1.0.0/25' }, [], "fixed-cidr: 10.1.0.0/25 is not part of the bridge's"],
+    [{ bip: '10.0.0.1/24', 'fixed-cidr': '10.0.0.0/16' }, [], "fixed-cidr: 10.0.0.0/16 is not part of the bridge's"],
+    [
+      { bip: '10.0.0.1/24' },
+      ['--default-gateway', '10.1.0.1'],
+      "default-gateway: 10.1.0.1 is not part of the bridge's",
+    ],
+    [{ bip6: 'fd00::1/64', 'fixed-cidr-v6': 'fd01::/80' }, [], "fixed-cidr-v6: fd01::/80 is not part of the bridge's"],
     [{}, ['--default-network-opt', 'bridge'], 'invalid argument "bridge" for --default-network-opt'],
     [{ 'data-root': 'relative' }, [], 'data-root: expected an absolute path'],
     [{ labels: ['a=1', 'a=2'] }, [], 'conflict labels for a=2 and a=1'],
@@ -183,6 +191,8 @@ describe('daemon settings', () => {
       allowDirectRouting: true,
       icc: false,
     });
+    const fitting = { bip: '10.0.0.1/24', 'fixed-cidr': '10.0.0.128/25', 'default-gateway': '10.0.0.9' };
+    expect(blockOf(fitting)).toMatchObject({ fixedCidr: '10.0.0.128/25' });
     expect(blockOf({ 'bridge-accept-fwmark': '5' }).acceptedMark).toEqual({ value: 5, mask: 0xffffffff });
   });
 

@@ -5,6 +5,7 @@ import type { NatsSettings, ServiceName } from './base-config.js';
 import { daemonSchema, fixedKeys, ignoredKeys, missingKeys } from './daemon-keys.js';
 import type { DaemonFile } from './daemon-keys.js';
 import type { DaemonFlags } from './daemon-flags.js';
+import { checkDefaultBridge } from './default-bridge-keys.js';
 import { parse, parseJsonObject } from './parse.js';
 
 const defaultConfigFile = '/etc/flotilla/daemon.json';
@@ -44,6 +45,7 @@ export function readDaemonSettings(flags: DaemonFlags): DaemonSettings {
     text === undefined ? 'flags' : path,
   );
   checkLabels(given.labels ?? []);
+  checkDefaultBridge(given);
   const execRoot = given['exec-root'] ?? '/run/flotilla';
   const debug = given.debug === true;
   return {

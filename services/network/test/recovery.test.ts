@@ -142,6 +142,31 @@ describe.skipIf(!isRoot)('the network service, killed and restarted (needs root)
     expect(service.log.split('a damaged record is set aside').length - 1).toBe(3); // not a second time
   });
 
+  it('survives being killed while networks come and go', async () => {
+    const create = (name: string, index: number) =>
+      service.client.createNetwork(
+        proto.CreateNetworkRequest.fromPartial({ name, ipam: { pools: [{ subnet: `10.89.${index}.0/24` }] } }),
+        { ...call, requestId: `create-${name}` },
+      );
+    const old = Array.from({ length: 6 }, (_, index) => `old-${index}`);
+    await Promise.all(old.map((name, index) => create(name, index)));
+    const going = old.map((name) => service.client.removeNetwork({ name }, { ...call, requestId: `remove-${name}` }));
+    const coming = Array.from({ length: 6 }, (_, index) => create(`new-${index}`, 100 + index));
+    await Promise.race([...going, ...coming]);
+    await service.kill();
+    await service.startProcess();
+    await Promise.all([...going, ...coming]); // the callers ask again by themselves
+    const { networks } = await service.client.listNetworks({}, call);
+    const made = networks.filter(({ predefined }) => !predefined);
+    expect(made.map(({ name }) => name).sort()).toEqual(['app', ...coming.map((_, index) => `new-${index}`)]);
+    const bridges = made.map(({ id }) => `br-${id.slice(0, 12)}`).sort();
+    const links = (): string[] => service.traces().links.filter((name) => name.startsWith('br-'));
+    await waitFor(() => links().length === bridges.length, { what: 'the bridges of removed networks to go' });
+    expect(links().sort()).toEqual(bridges);
+    const named = new Set(service.ruleset().match(/br-[0-9a-f]{12}/g));
+    expect([...named].sort()).toEqual(bridges);
+  });
+
   it('survives being killed in the middle of many set-ups', async () => {
     const ids = Array.from({ length: 12 }, newContainerId);
     const running = ids.map((containerId, index) =>

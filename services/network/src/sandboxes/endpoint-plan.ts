@@ -15,6 +15,7 @@ export interface EndpointOwner {
   containerId: string;
   containerName: string;
   hostname: string;
+  hasNoIpv6?: true;
 }
 
 /**
@@ -96,7 +97,7 @@ export function planEndpoint(
   if (network.bridge === undefined && network.parent === undefined) return endpoint;
   if (request.linkLocalIps.length > 0) endpoint.linkLocalIps = request.linkLocalIps;
   try {
-    takeAddresses(endpoint, request, network, allocations);
+    takeAddresses(endpoint, request, network, owner, allocations);
   } catch (error) {
     allocations.release(endpoint);
     throw error;
@@ -119,6 +120,7 @@ function takeAddresses(
   endpoint: EndpointRecord,
   request: proto.EndpointRequest,
   network: NetworkRecord,
+  owner: EndpointOwner,
   allocations: Allocations,
 ): void {
   const addresses = allocations.addressesOf(network);
@@ -130,7 +132,7 @@ function takeAddresses(
     endpoint.ipv4PrefixLength = prefixLength;
     endpoint.gateway = gatewayOf(address);
   }
-  if (network.enableIpv6 && !isIpv6SwitchedOff(request.driverOptions)) {
+  if (network.enableIpv6 && owner.hasNoIpv6 !== true && !isIpv6SwitchedOff(request.driverOptions)) {
     const { address, prefixLength } = addresses.take(6, request.ipv6Address);
     endpoint.ipv6Address = address;
     endpoint.ipv6PrefixLength = prefixLength;

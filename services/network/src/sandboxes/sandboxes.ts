@@ -259,6 +259,7 @@ export class Sandboxes {
     const { allocations } = this.#deps;
     const endpoints: EndpointRecord[] = [];
     const requests = this.#wantedEndpoints(request);
+    const hasNoIpv6 = request.sysctls['net.ipv6.conf.all.disable_ipv6'] === '1' ? { hasNoIpv6: true as const } : {};
     const reserved = requests.flatMap(({ driverOptions }) => wantedInterfaceName(driverOptions) ?? []);
     try {
       for (const wanted of requests) {
@@ -267,7 +268,7 @@ export class Sandboxes {
           throw invalidArgument(`network ${network.name} is asked for twice`);
         }
         const used = endpoints.map((endpoint) => endpoint.interfaceName);
-        endpoints.push(planEndpoint(wanted, network, request, { used, reserved }, allocations));
+        endpoints.push(planEndpoint(wanted, network, { ...request, ...hasNoIpv6 }, { used, reserved }, allocations));
       }
     } catch (error) {
       for (const endpoint of endpoints) allocations.release(endpoint);
@@ -277,6 +278,7 @@ export class Sandboxes {
     return {
       ...{ containerId, containerName, hostname, domainName, dnsServers, dnsSearch, dnsOptions, extraHosts },
       isHostMode: request.hostMode,
+      ...hasNoIpv6,
       endpoints,
       ports: [],
       requestHash,

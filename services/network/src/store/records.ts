@@ -107,6 +107,8 @@ export interface SandboxRecord {
   hostname: string;
   domainName: string;
   isHostMode: boolean;
+  /** IPv6 is switched off inside: the endpoints get no addresses of it. */
+  hasNoIpv6?: true;
   endpoints: EndpointRecord[];
   ports: PortRecord[];
   /** Of 127.0.0.11, once known; absent while the sandbox needs none. */
