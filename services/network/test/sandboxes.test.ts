@@ -191,6 +191,22 @@ describe.skipIf(!isRoot)('sandboxes, over gRPC (needs root)', () => {
     expect(ownAddress(holder)).toBe('10.88.0.3');
   });
 
+  it('leads a udp client that keeps its port after a container that moves to another network', async () => {
+    const binding = port(53, { protocol: 'udp', hostPort: 5355 });
+    const { containerId, ...moving } = await prepare({ endpoints: [endpoint('one')], ports: [binding] });
+    await serve(inside(containerId), 'udp', '0.0.0.0', 53, 'moving');
+    const asked = (): string => ask(host, 'udp', '10.88.0.1', 5355, 8000, 40405);
+    expect(asked()).toMatch(/^moving /);
+    const { endpoint: second } = await service.client.connectSandbox({ containerId, endpoint: endpoint('two') }, call);
+    await service.client.disconnectSandbox({ containerId, network: 'one', force: false }, call);
+    // The address that it had is another container's now.
+    const heir = await prepare({ endpoints: [endpoint('one', { macAddress: '' })] });
+    expect(ownAddress(heir)).toBe(ownAddress(moving));
+    await serve(inside(heir.containerId), 'udp', '0.0.0.0', 53, 'heir');
+    expect(asked()).toMatch(/^moving /);
+    expect(second?.networkName).toBe('two');
+  });
+
   it('finds a random port and a port of a range', async () => {
     const random = await prepare({ endpoints: [endpoint('bridge')], ports: [port(80)] });
     expect(random.ports[0]?.hostPort).toBeGreaterThan(1023);

@@ -184,7 +184,7 @@ export class KernelState implements KernelOperations {
 
   releaseSandbox(traces: SandboxTraces): void {
     rmSync(this.#markerPath(traces.containerId), { force: true });
-    this.replacePublications({ remove: traces.publications, add: [] });
+    this.#firewall?.replacePublications(traces.publications, []);
     this.#forgetFlows(traces);
     const path = this.#namespacePath(traces.containerId);
     if (isNamespace(path)) this.#inSandbox(traces.containerId, () => silenceInside(traces.upperNames));
@@ -220,8 +220,9 @@ export class KernelState implements KernelOperations {
 
   replacePublications({ remove, add }: { remove: Publication[]; add: Publication[] }): void {
     this.#firewall?.replacePublications(remove, add);
-    // A flow that began before the port was published would otherwise pass it by for as long as it goes on.
-    const udpPorts = new Set(add.filter(({ protocol }) => protocol === 'udp').map(({ hostPort }) => hostPort));
+    // A flow that began before would otherwise pass the port by, or go on to the old target, for as long as it goes on.
+    const udp = [...remove, ...add].filter(({ protocol }) => protocol === 'udp');
+    const udpPorts = new Set(udp.map(({ hostPort }) => hostPort));
     if (udpPorts.size === 0) return;
     using conntrack = new Conntrack();
     conntrack.deleteFlows((flow) => flow.protocol === UDP && udpPorts.has(flow.destinationPort));
