@@ -79,4 +79,23 @@ describe('the leak check', () => {
       await expectNoLeaks(before, 0);
     },
   );
+
+  it.skipIf(!isRoot)('sees UDP flows that were led elsewhere (needs root)', async () => {
+    using network = createNetworkNamespace();
+    const before = await snapshotKernelState({ roots: ['/nonexistent'], names: /^leak/, netns: network.name });
+    network.run('nft', [
+      'add table ip flows; add chain ip flows out { type nat hook output priority -100; }; add rule ip flows out udp dport 7 dnat to 127.0.0.1:9',
+    ]);
+    const send = (port: number): string =>
+      network.run(process.execPath, [
+        '-e',
+        `const s = require('dgram').createSocket('udp4'); s.send('x', ${port}, '127.0.0.2', () => s.close());`,
+      ]);
+    send(8);
+    await expectNoLeaks(before, 0);
+    send(7);
+    await expect(expectNoLeaks(before, 0)).rejects.toThrow(
+      /flows: udp 127\.\S+ to 127\.0\.0\.2:7, which is 127\.0\.0\.1:9/,
+    );
+  });
 });

@@ -13,7 +13,7 @@ export interface LeakScope {
   roots?: readonly string[];
   /** Names of links, tables, cgroups and named network namespaces that count. Absent: all. */
   names?: RegExp;
-  /** Named network namespace to look into, instead of the test's own, for links, tables and listening ports. */
+  /** Named network namespace to look into, instead of the test's own, for links, tables, listening ports and translated flows. */
   netns?: string;
   /** Whose mounts count: those of a process in a mount namespace of its own, while it lives. Absent: the test's. */
   mountsOf?: () => number;
@@ -21,7 +21,7 @@ export interface LeakScope {
   cgroupParent?: string;
 }
 
-const kinds = ['processes', 'mounts', 'cgroups', 'links', 'rules', 'namespaces', 'sockets'] as const;
+const kinds = ['processes', 'mounts', 'cgroups', 'links', 'rules', 'namespaces', 'sockets', 'flows'] as const;
 type Kind = (typeof kinds)[number];
 
 /** What the kernel holds at one moment, as texts. */
@@ -40,6 +40,7 @@ export async function snapshotKernelState(scope: LeakScope = {}): Promise<Kernel
     rules: readRules,
     namespaces: readNamespaces,
     sockets: readSockets,
+    flows: readFlows,
   };
   const read = async (kind: Kind) => [kind, new Set(numberRepeated(await readers[kind](scope)))] as const;
   const entries = Object.fromEntries(await Promise.all(kinds.map(read))) as Record<Kind, Set<string>>;
@@ -208,6 +209,21 @@ async function readSockets(scope: LeakScope): Promise<string[]> {
   // Ports have no names: they count where the network is the test's own, or where everything counts.
   const countsPorts = scope.netns !== undefined || (scope.roots === undefined && scope.names === undefined);
   return countsPorts ? [...new Set([...listening, ...(await readPorts(scope))])] : [...new Set(listening)];
+}
+
+/**
+ * UDP flows that go elsewhere than they were sent: what published ports leave in the connection tracker, where it would lead
+ * to a container that is gone. A TCP client ends its own.
+ */
+async function readFlows(scope: LeakScope): Promise<string[]> {
+  if (scope.netns === undefined) return []; // they have neither names nor paths
+  const lines = (await runInNetwork(scope, 'cat', ['/proc/net/nf_conntrack'])).split('\n');
+  return lines.flatMap((line) => {
+    const [original, reply] = [...line.matchAll(/src=(\S+) dst=(\S+) sport=(\d+) dport=(\d+)/g)];
+    if (!/ udp /.test(line) || original === undefined || reply === undefined || reply[1] === original[2]) return [];
+    const [, source = '', destination = '', sourcePort = '', port = ''] = original;
+    return [`udp ${source}:${sourcePort} to ${destination}:${port}, which is ${reply[1]}:${reply[3]}`];
+  });
 }
 
 async function readPorts(scope: LeakScope): Promise<string[]> {
