@@ -3,6 +3,8 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, rmdirSync } from 'node:fs
 import {
   busyboxImage,
   createNetworkNamespace,
+  expectNoLeaks,
+  snapshotKernelState,
   startEngine,
   startRegistry,
   type EngineUnderTest,
@@ -18,7 +20,10 @@ export interface CommandResult {
   stderr: string;
 }
 
-/** An engine as `npm start` runs it, a registry and the stock docker CLI, in a network namespace of the test's own. */
+/**
+ * An engine as `npm start` runs it, a registry and the stock docker CLI, in a network namespace of the test's own. Its end
+ * fails when the engine has left something: processes, mounts, links, rules, namespaces, sockets, translated flows, cgroups.
+ */
 export interface TestEngine extends AsyncDisposable {
   readonly engine: EngineUnderTest;
   readonly namespace: NetworkNamespace;
@@ -85,6 +90,11 @@ export async function startTestEngine(options: TestEngineOptions = {}): Promise<
     rmSync(directory, { recursive: true, force: true });
     removeCgroups(namespace.name);
   };
+  const kernel = await snapshotKernelState({
+    roots: [`${directory}/engine`],
+    netns: namespace.name,
+    cgroupParent: namespace.name,
+  });
   const engine = await startEngine({
     directory: `${directory}/engine`,
     namespace,
@@ -118,10 +128,17 @@ export async function startTestEngine(options: TestEngineOptions = {}): Promise<
     docker,
     ok,
     async [Symbol.asyncDispose]() {
-      const ids = (await docker(['ps', '-aq'])).stdout.split('\n').filter(Boolean);
-      if (ids.length > 0) await docker(['rm', '-fv', ...ids]);
-      await engine[Symbol.asyncDispose]();
-      await takeAway();
+      try {
+        const listed = await docker(['ps', '-aq']);
+        const ids = listed.stdout.split('\n').filter(Boolean);
+        if (ids.length > 0) await docker(['rm', '-fv', ...ids]);
+        await engine.stop();
+        // An engine that a test has ended could not clean up.
+        if (listed.code === 0) await expectNoLeaks(kernel);
+      } finally {
+        await engine[Symbol.asyncDispose]();
+        await takeAway();
+      }
     },
   };
 }
