@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { findAppArmorParser } from '@flotilla/sys';
-import { dockerArchive, startDockerd } from '@flotilla/testkit';
+import { createNetworkNamespace, dockerArchive, startDockerd } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runCommand, startTestEngine, type TestEngine } from './test-engine.js';
 
@@ -21,7 +21,8 @@ describe('AppArmor', () => {
   it.skipIf(hasAppArmor)('is told as by dockerd on a machine without it', async () => {
     const directory = `${t.directory}/dockerd`;
     const cacheDirectory = join(import.meta.dirname, '../../.cache');
-    await using dockerd = await startDockerd({ directory, cacheDirectory, namespace: t.namespace });
+    using host = createNetworkNamespace();
+    await using dockerd = await startDockerd({ directory, cacheDirectory, namespace: host });
     const env = { DOCKER_HOST: `unix://${dockerd.socket}`, DOCKER_CONFIG: `${t.directory}/docker-config` };
     await runCommand('docker', ['load', '-q'], { env, input: dockerArchive(t.busybox, ['busybox:latest']) });
     const engines = [

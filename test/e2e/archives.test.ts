@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 import { join } from 'node:path';
 import {
   dockerArchive,
+  createNetworkNamespace,
   gzipLayer,
   makeImage,
   plainTar,
@@ -14,6 +15,7 @@ import {
   waitFor,
   type DockerdPeer,
   type FixtureImage,
+  type NetworkNamespace,
 } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { enterNamespace } from './enter-namespace.js';
@@ -25,11 +27,13 @@ const cacheDirectory = join(import.meta.dirname, '../../.cache');
 describe('images as archives', () => {
   let t: TestEngine;
   let dockerd: DockerdPeer;
+  let peerHost: NetworkNamespace;
   /** Two layers, of which the first occurs twice, and two tags. */
   let layered: FixtureImage;
   beforeAll(async () => {
     t = await startTestEngine();
-    dockerd = await startDockerd({ directory: `${t.directory}/dockerd`, cacheDirectory, namespace: t.namespace });
+    peerHost = createNetworkNamespace();
+    dockerd = await startDockerd({ directory: `${t.directory}/dockerd`, cacheDirectory, namespace: peerHost });
     const small = gzipLayer(plainTar([['twice', Buffer.from('same')]]));
     const large = gzipLayer(plainTar([['random', randomBytes(3_000_000)]]));
     layered = makeImage([small, large, small], { Cmd: ['x'] });
@@ -38,6 +42,7 @@ describe('images as archives', () => {
   });
   afterAll(async () => {
     await dockerd[Symbol.asyncDispose]();
+    peerHost[Symbol.dispose]();
     await t[Symbol.asyncDispose]();
   });
 

@@ -33,7 +33,8 @@ async function startPeers(t: TestEngine): Promise<Peers> {
   const podman = makePodman({ directory: `${t.directory}/podman`, namespace: t.namespace, storageDriver: 'vfs' });
   const dockerd: DockerdPeer = await startDockerd({
     ...{ directory: `${t.directory}/dockerd`, cacheDirectory, namespace: t.namespace },
-    daemonJson: { 'registry-mirrors': [`http://${listener}`] },
+    // It runs no containers here: nothing of it stays in the engine's namespace.
+    daemonJson: { 'registry-mirrors': [`http://${listener}`], bridge: 'none', iptables: false },
   });
   return {
     podman,

@@ -1,5 +1,11 @@
 import { join } from 'node:path';
-import { dockerArchive, startDockerd, type DockerdPeer } from '@flotilla/testkit';
+import {
+  createNetworkNamespace,
+  dockerArchive,
+  startDockerd,
+  type DockerdPeer,
+  type NetworkNamespace,
+} from '@flotilla/testkit';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { killProcess } from './kill-process.js';
 import { runCommand, startTestEngine, type TestEngine } from './test-engine.js';
@@ -9,15 +15,18 @@ const cacheDirectory = join(import.meta.dirname, '../../.cache');
 describe('ipc namespaces and shared memory', () => {
   let t: TestEngine;
   let dockerd: DockerdPeer;
+  let peerHost: NetworkNamespace;
   beforeAll(async () => {
     t = await startTestEngine();
-    dockerd = await startDockerd({ directory: `${t.directory}/dockerd`, cacheDirectory, namespace: t.namespace });
+    peerHost = createNetworkNamespace();
+    dockerd = await startDockerd({ directory: `${t.directory}/dockerd`, cacheDirectory, namespace: peerHost });
     await onDockerd(['load', '-q'], dockerArchive(t.busybox, ['busybox:latest']));
   }, 180_000);
   afterAll(async () => {
     const ids = (await onDockerd(['ps', '-aq'])).stdout.split('\n').filter(Boolean);
     if (ids.length > 0) await onDockerd(['rm', '-f', ...ids]);
     await dockerd[Symbol.asyncDispose]();
+    peerHost[Symbol.dispose]();
     await t[Symbol.asyncDispose]();
   }, 120_000);
   afterEach(async () => {
