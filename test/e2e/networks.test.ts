@@ -342,6 +342,46 @@ describe('networks', () => {
         403,
         "bridge driver doesn't support multiple subnets",
       ],
+      [
+        { IPAM: { Config: [{ Subnet: '10.216.0.0/24', Gateway: '10.216.0.0' }] } },
+        400,
+        `${config}failed to allocate gateway (10.216.0.0): Address already in use`,
+      ],
+      [
+        { IPAM: { Config: [{ Subnet: '10.216.0.0/24', Gateway: '10.216.0.255' }] } },
+        400,
+        `${config}failed to allocate gateway (10.216.0.255): Address already in use`,
+      ],
+      [
+        {
+          IPAM: {
+            Config: [{ Subnet: '10.216.0.0/24', Gateway: '10.216.0.9', AuxiliaryAddresses: { x: '10.216.0.9' } }],
+          },
+        },
+        400,
+        `${config}failed to allocate secondary ip address (x:10.216.0.9): Address already in use`,
+      ],
+      [
+        { EnableIPv6: true, IPAM: { Config: [{ Subnet: 'ff02::/64' }] } },
+        400,
+        `${config}multicast subnet 'ff02::/64' is not allowed`,
+      ],
+      [
+        { EnableIPv6: true, IPAM: { Config: [{ Subnet: 'fe80::/80' }] } },
+        400,
+        `${config}'fe80::/80' clashes with the Link-Local prefix 'fe80::/64'`,
+      ],
+      [
+        { EnableIPv6: true, IPAM: { Config: [{ Subnet: '::ffff:a00:0/120' }] } },
+        400,
+        `${config}'::ffff:a00:0/120' is not a valid IPv6 subnet`,
+      ],
+      [{ IPAM: { Config: [{ Subnet: '0.0.0.0/0' }] } }, 400, `${config}ipv4 pool is empty`],
+      [
+        { Options: { 'com.docker.network.bridge.name': 'lo' } },
+        500,
+        'cannot create network bad: existing interface lo is not a bridge',
+      ],
       [{ IPAM: { Driver: 'bogus' } }, 404, 'plugin "bogus" not found'],
       [{ IPAM: { Driver: 'null' } }, 400, 'ipv4 pool is empty'],
       [{ Driver: 'bogus' }, 404, 'plugin "bogus" not found'],

@@ -299,7 +299,7 @@ export class KernelState implements KernelOperations {
       this.#rt.apply([linkMessages.createBridge({ name, mac, mtu, group: linkGroup })], `create bridge ${name}`);
       link = this.#rt.link(bridge.name);
     } else if (link.kind !== 'bridge') {
-      throw internal(`${bridge.name} exists and is not a bridge`);
+      throw internal(`existing interface ${bridge.name} is not a bridge`);
     } else if (!link.isUp) {
       this.#rt.apply([linkMessages.setUp(bridge.name)], `set bridge ${bridge.name} up`);
     }

@@ -1,7 +1,17 @@
 import { invalidArgument } from '@flotilla/errors';
-import { familyOf } from '@flotilla/netlink';
+import { addressNumber, familyOf } from '@flotilla/netlink';
 import type { network } from '@flotilla/proto';
-import { cidrText, containsAddress, containsCidr, networkOf, overlaps, parseCidr } from '../addresses/cidr.js';
+import {
+  cidrText,
+  containsAddress,
+  containsCidr,
+  firstAddress,
+  lastAddress,
+  networkOf,
+  overlaps,
+  parseCidr,
+  sizeOf,
+} from '../addresses/cidr.js';
 import type { Cidr } from '../addresses/cidr.js';
 
 /**
@@ -37,9 +47,48 @@ function poolFaults(pool: network.IpamPool, families: { ipv4: boolean; ipv6: boo
   if (subnet.family === 6 && !families.ipv6)
     return [`invalid subnet ${pool.subnet}: IPv6 has not been enabled for this network`];
   return [
+    ...subnetFaults(subnet),
+    ...reservedFaults(pool, subnet),
     ...rangeFaults(pool.ipRange, subnet),
     ...addressFaults('gateway', pool.gateway, subnet),
     ...Object.values(pool.auxiliaryAddresses).flatMap((address) => addressFaults('auxiliary address', address, subnet)),
+  ];
+}
+
+const linkLocal: Cidr = { family: 6, address: 0xfe80n << 112n, prefixLength: 64 };
+const multicast: Cidr = { family: 6, address: 0xffn << 120n, prefixLength: 8 };
+const mapped: Cidr = { family: 6, address: 0xffffn << 32n, prefixLength: 96 };
+
+/** Blocks that no network can be made of. */
+function subnetFaults(subnet: Cidr): string[] {
+  const text = cidrText(subnet);
+  if (subnet.prefixLength === 0) return [`ipv${subnet.family} pool is empty`];
+  if (overlaps(subnet, multicast)) return [`multicast subnet '${text}' is not allowed`];
+  if (overlaps(subnet, mapped)) return [`'${text}' is not a valid IPv6 subnet`];
+  if (overlaps(subnet, linkLocal) && text !== cidrText(linkLocal))
+    return [`'${text}' clashes with the Link-Local prefix 'fe80::/64'`];
+  return [];
+}
+
+/** Gateway and auxiliary addresses, each asked for once, and none of those that mean the subnet itself. */
+function reservedFaults({ gateway, auxiliaryAddresses }: network.IpamPool, subnet: Cidr): string[] {
+  const taken = new Set<bigint>();
+  if (sizeOf(subnet) > 2n) {
+    taken.add(firstAddress(subnet));
+    if (subnet.family === 4) taken.add(lastAddress(subnet));
+  }
+  const claim = (address: string, what: string): string[] => {
+    if (familyOf(address) !== subnet.family) return []; // told by `addressFaults`
+    const value = addressNumber(address);
+    if (taken.has(value)) return [`failed to allocate ${what}: Address already in use`];
+    taken.add(value);
+    return [];
+  };
+  return [
+    ...claim(gateway, `gateway (${gateway})`),
+    ...Object.entries(auxiliaryAddresses).flatMap(([name, address]) =>
+      claim(address, `secondary ip address (${name}:${address})`),
+    ),
   ];
 }
 

@@ -42,7 +42,7 @@ export function parseBridgeOptions(
 ): BridgeOptions {
   const parsed: BridgeOptions = {
     ...defaults,
-    name: parseInterfaceName(options[names.name] ?? defaults.name),
+    name: parseInterfaceName(options[names.name] ?? '', defaults.name),
     mtu: parseMtu(options[names.mtu], defaults.mtu),
     areNeighboursAllowed: parseFlag(names.icc, options, defaults.areNeighboursAllowed),
     isMasquerading: parseFlag(names.masquerade, options, defaults.isMasquerading),
@@ -129,8 +129,9 @@ function parseInterfaces(value: string): string[] {
   return [...new Set(interfaces)];
 }
 
-function parseInterfaceName(value: string): string {
-  if (value === '' || isInterfaceName(value)) return value;
+function parseInterfaceName(value: string, fallback: string): string {
+  if (value === '') return fallback;
+  if (isInterfaceName(value)) return value;
   throw refusal(names.name, value, 'not an interface name');
 }
 

@@ -1,4 +1,4 @@
-import { notFound, permissionDenied } from '@flotilla/errors';
+import { invalidArgument, notFound, permissionDenied } from '@flotilla/errors';
 import { AddressPool } from '../addresses/address-pool.js';
 import { cidrText, overlaps, parseCidr } from '../addresses/cidr.js';
 import type { Cidr } from '../addresses/cidr.js';
@@ -57,11 +57,18 @@ export class Subnets {
   }
 }
 
-/** A pool with its gateway, when it is to have one: the one that was asked for, or the first free address of its range. */
+/**
+ * A pool with its gateway, when it is to have one: the one that was asked for, or the first free address of its range.
+ *
+ * @throws EngineError `invalidArgument` when there is none
+ */
 export function completePool(pool: Partial<PoolRecord> & { subnet: string }, hasGateway = true): PoolRecord {
   const complete: PoolRecord = { ipRange: '', gateway: '', auxiliaryAddresses: {}, ...pool };
-  if (hasGateway && complete.gateway === '') complete.gateway = new AddressPool(complete).allocate() ?? '';
-  return complete;
+  if (!hasGateway || complete.gateway !== '') return complete;
+  const gateway = new AddressPool(complete).allocate();
+  if (gateway === undefined)
+    throw invalidArgument('failed to allocate gateway (): No available addresses on this pool');
+  return { ...complete, gateway };
 }
 
 export function familyOfPool({ subnet }: PoolRecord): 4 | 6 | undefined {
