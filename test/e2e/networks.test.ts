@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { waitFor } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -10,7 +10,9 @@ describe('networks', () => {
   beforeAll(async () => {
     t = await startTestEngine();
   });
+  let nameServer: ChildProcess | undefined;
   afterAll(async () => {
+    nameServer?.kill();
     await t[Symbol.asyncDispose]();
   });
   const address = (name: string, network = 'bridge') =>
@@ -313,6 +315,53 @@ describe('networks', () => {
     await t.ok('rm', '-f', 'here', 'idle');
     await t.ok('network', 'rm', 'fixed', 'loose');
     expect(await t.ok('ps', '-aq')).toBe('');
+  });
+
+  it('answers names as the options of containers say, and follows their changes', async () => {
+    // A name server of the machine: nothing in corp.test, and one address for everything else.
+    const script = `const u = require('dgram').createSocket('udp4');
+      u.on('message', (q, from) => {
+        const [code, count] = q.includes('corp') ? [3, 0] : [0, 1];
+        const answer = Buffer.from(count ? [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 203, 0, 113, 7] : []);
+        const header = Buffer.from([0x81, 0x80 | code, 0, 1, 0, count, 0, 0, 0, 0]);
+        u.send(Buffer.concat([q.subarray(0, 2), header, q.subarray(12, q.indexOf(0, 12) + 5), answer]), from.port, from.address);
+      });
+      u.bind(53, '127.0.0.5', () => console.log('ready'));`;
+    nameServer = t.namespace.spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    if (nameServer.stdout) await once(nameServer.stdout, 'data');
+    await t.ok('network', 'create', 'names');
+    await t.ok('network', 'create', 'others');
+    const sleeper = ['busybox', 'sleep', '600'];
+    for (const name of ['w1', 'w2', 'w3'])
+      await t.ok('run', '-d', '--name', name, '--network', 'names', '--network-alias', 'worker', ...sleeper);
+    const options = ['--dns', '127.0.0.5', '--dns-search', 'corp.test', '--dns-opt', 'ndots:1', '--link', 'w1:first'];
+    await t.ok('run', '-d', '--name', 'asker', '--network', 'names', ...options, ...sleeper);
+    expect(await t.ok('exec', 'asker', 'cat', '/etc/resolv.conf')).toBe(
+      'nameserver 127.0.0.11\nsearch corp.test\noptions ndots:1',
+    );
+    const lookup = async (name: string): Promise<string[]> => {
+      const { stdout } = await t.docker(['exec', 'asker', 'nslookup', name]);
+      const found = stdout.matchAll(/^Address: (\d+\.\d+\.\d+\.\d+)$/gm);
+      return [...new Set([...found].map(([, address]) => address ?? ''))].sort();
+    };
+    const workers = await Promise.all(['w1', 'w2', 'w3'].map((name) => address(name, 'names')));
+    expect(await lookup('worker.')).toEqual([...workers].sort());
+    expect(await lookup('first.')).toEqual([workers[0]]);
+    expect(await lookup('W2.names')).toEqual([workers[1]]);
+    expect(await lookup('example.test')).toEqual(['203.0.113.7']); // the server that it was given
+    expect(await lookup('nobody.')).toEqual([]); // not asked outside: names without dots are completed
+    await t.ok('network', 'disconnect', 'names', 'w1');
+    await t.ok('stop', '-t', '0', 'w2');
+    expect(await lookup('worker.')).toEqual([workers[2]]);
+    await t.ok('rename', 'w3', 'only');
+    expect(await lookup('only.')).toEqual([workers[2]]);
+    expect(await lookup('w3.')).toEqual([]);
+    await t.ok('network', 'connect', '--alias', 'late', 'others', 'w1');
+    expect(await lookup('late.')).toEqual([]); // not a network of the asker
+    await t.ok('network', 'connect', 'others', 'asker');
+    expect(await lookup('late.')).toEqual([await address('w1', 'others')]);
+    await t.ok('rm', '-f', 'w1', 'w2', 'only', 'asker');
+    await t.ok('network', 'rm', 'names', 'others');
   });
 
   it('refuses bad networks', async () => {
