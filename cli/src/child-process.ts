@@ -28,12 +28,15 @@ export interface KeptProcessOptions {
 
 const firstBackoffMs = 100;
 const lastBackoffMs = 10_000;
+// One that has served did not fail at its start: whoever ended it, requests are waiting for it.
+const lastBackoffServedMs = 400;
 // Whoever has run this long has not failed at its start.
 const steadyMs = 10_000;
 const killAfterMs = 12_000;
 
 /**
- * A child process that is started again whenever it ends: at once the first time, then after a growing pause.
+ * A child process that is started again whenever it ends: at once the first time, then after a growing pause (a short one
+ * if it has served).
  *
  * Its descriptor 3 is a pipe that ends with the launcher, and on which it may say that it serves. It leads a session of its own, so that Ctrl-C in a terminal
  * reaches the launcher only.
@@ -44,6 +47,7 @@ export class KeptProcess {
   #identity: ProcessIdentity | undefined;
   #restarts = 0;
   #failures = 0;
+  #hasServed = false;
   #isStopping = false;
   #ended: Promise<void> = Promise.resolve();
   readonly #stop = new AbortController();
@@ -96,7 +100,8 @@ export class KeptProcess {
       if (performance.now() - startedAt > steadyMs) this.#failures = 0;
       this.#failures += 1;
       this.#restarts += 1;
-      const pauseMs = this.#failures === 1 ? 0 : Math.min(firstBackoffMs * 2 ** (this.#failures - 2), lastBackoffMs);
+      const last = this.#hasServed ? lastBackoffServedMs : lastBackoffMs;
+      const pauseMs = this.#failures === 1 ? 0 : Math.min(firstBackoffMs * 2 ** (this.#failures - 2), last);
       log.warn({ process: name, outcome, pauseMs }, 'process ended, starting it again');
       try {
         await delay(pauseMs, undefined, { signal: this.#stop.signal });
@@ -124,7 +129,11 @@ export class KeptProcess {
     this.#child = child;
     this.#identity = child.pid === undefined ? undefined : identify(child.pid);
     child.stdio[3]?.on('error', () => undefined);
-    if (onServing !== undefined) child.stdio[3]?.once('data', onServing);
+    this.#hasServed = false;
+    child.stdio[3]?.once('data', () => {
+      this.#hasServed = true;
+      onServing?.();
+    });
     if (child.stderr !== null) onStderr?.(child.stderr);
     const ended = once(child, 'exit') as Promise<[number | null, NodeJS.Signals | null]>;
     if (this.#isStopping) child.kill('SIGTERM');
