@@ -32,6 +32,7 @@ describe('drivers and options of networks', () => {
   });
   afterAll(async () => {
     await neighbour[Symbol.asyncDispose]();
+    t.namespace.run('ip', ['link', 'delete', 'lan0']);
     await t[Symbol.asyncDispose]();
   });
   const web = async (name: string, ...args: string[]): Promise<string> => {
