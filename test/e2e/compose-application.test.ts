@@ -1,9 +1,9 @@
 import { makeApplication, type Application } from '@flotilla/testkit';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { cacheDirectory, composeProject, type ComposeProject } from './compose-cli.js';
+import { cacheDirectory, compose1Project, composeProject, type ComposeProject } from './compose-cli.js';
 import { startTestEngine, type TestEngine } from './test-engine.js';
 
-describe('docker compose v2 with nginx, Node, PostgreSQL and Redis', () => {
+describe('nginx, Node, PostgreSQL and Redis by docker compose', () => {
   let t: TestEngine;
   let application: Application;
   let shop: ComposeProject;
@@ -48,17 +48,37 @@ describe('docker compose v2 with nginx, Node, PostgreSQL and Redis', () => {
     expect((get('/workers') as { workers: string[] }).workers).toHaveLength(1);
   });
 
+  it('goes on after a restart of its database and its cache', async () => {
+    await shop.ok('restart', 'db', 'cache');
+    await expect.poll(() => get('/visits')).toMatchObject({ visits: 2, hits: 1 });
+    const query = ['psql', '-h', '127.0.0.1', '-U', 'postgres', '-Atc', 'SELECT count(*) FROM visits'];
+    expect(await shop.ok('exec', '-T', '-e', 'PGPASSWORD=only-for-tests', 'db', ...query)).toBe('2');
+    expect(await shop.ok('logs', '--no-log-prefix', 'web')).toContain('"GET /visits HTTP/1.1" 200');
+  });
+
   it('keeps the data over down and up, and gives it up with down -v', async () => {
     await shop.ok('down');
     expect(await t.ok('ps', '-aq')).toBe('');
     const named = ['volume', 'ls', '-q', '--filter', 'label=com.docker.compose.project=shop'];
     expect(await t.ok(...named)).toBe('shop_data');
     await shop.ok('up', '-d', '--wait');
-    expect(get('/visits')).toMatchObject({ visits: 2, hits: 1 });
+    expect(get('/visits')).toMatchObject({ visits: 3, hits: 1 });
     await shop.ok('down', '-v');
     expect(await t.ok(...named)).toBe('');
     expect(await t.ok('network', 'ls', '-q', '--filter', 'label=com.docker.compose.project=shop')).toBe('');
     await t.ok('volume', 'prune', '-f'); // what the first `down` left: the anonymous one of Redis
     expect(await t.ok('volume', 'ls', '-q')).toBe('');
+  });
+
+  it('comes up with docker-compose 1.29 too', async () => {
+    const older = compose1Project(t, { name: 'older', directory: application.directory });
+    const files = ['compose.yaml', 'compose-1.yaml'].flatMap((name) => ['-f', `${application.directory}/${name}`]);
+    await older.ok(...files, 'up', '-d');
+    await expect.poll(() => get('/visits')).toMatchObject({ visits: 1, hits: 1 });
+    await older.ok(...files, 'up', '-d', '--force-recreate', '--no-deps', 'db');
+    await expect.poll(() => get('/visits')).toMatchObject({ visits: 2, hits: 2 });
+    await older.ok(...files, 'down', '-v');
+    expect(await t.ok('ps', '-aq')).toBe('');
+    expect(await t.ok('volume', 'ls', '-q', '--filter', 'label=com.docker.compose.project=older')).toBe('');
   });
 });
