@@ -29,6 +29,12 @@ export class AsideEntries {
     return [...this.#keys].some((key) => collections.some((name) => key.startsWith(`${name}/`)));
   }
 
+  /** Keys of those of a collection. */
+  keysOf(collection: string): string[] {
+    const start = `${collection}/`;
+    return [...this.#keys].filter((key) => key.startsWith(start)).map((key) => key.slice(start.length));
+  }
+
   /** In the batch that takes the entry out of its collection. */
   set(batch: Batch, from: Collection<unknown>, { bytes, ...entry }: DamagedEntry): void {
     const key = `${entry.collection}/${entry.key}`;

@@ -7,6 +7,8 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { dockerArchive, gzipLayer, makeImage, makeTempDir, ociArchive, plainTar } from '@flotilla/testkit';
 import type { FixtureImage, TempDir } from '@flotilla/testkit';
 import type { image as proto } from '@flotilla/proto';
+import { Store } from '@flotilla/store';
+import type { Codec } from '@flotilla/store';
 import { Engine, call, find, importTar, load } from './image-under-test.js';
 
 let engine: Engine;
@@ -354,6 +356,28 @@ describe('container layers', () => {
     await release();
     expect(existsSync(mounted?.lowerDirs[0] ?? '')).toBe(false);
     expect(layerDirs()).toHaveLength(2);
+  });
+
+  it('stay under a container whose lease is damaged, whatever becomes of the image', async () => {
+    const { lowerDirs } = await prepare('web:1');
+    await engine.stopImage();
+    {
+      const raw: Codec<Uint8Array> = { encode: (bytes) => bytes, decode: (bytes) => bytes };
+      await using store = await Store.open(join(engine.imageDir, 'db'), { service: 'image', schemaVersion: 1 });
+      const leases = store.collection('leases', raw);
+      await store.commit((batch) => batch.put(leases, containerId, Buffer.from('{"containerId":')));
+    }
+    await engine.startImage();
+    expect(await remove('web:1', { force: true })).toContain(`deleted ${image.id}`);
+    expect(lowerDirs.filter((path) => !existsSync(path))).toEqual([]);
+    // Nothing can need them once the container is gone.
+    const held = { liveContainerIds: [containerId], revision: 1n };
+    expect((await engine.client.reconcileHolders(held, call)).released).toEqual([]);
+    const gone = { liveContainerIds: [], revision: 2n };
+    expect((await engine.client.reconcileHolders(gone, call)).released).toEqual([containerId]);
+    await engine.stopImage();
+    await engine.startImage();
+    expect(layerDirs()).toEqual([]);
   });
 
   it('hold nothing when an image to mount is not there', async () => {

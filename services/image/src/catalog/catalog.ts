@@ -145,6 +145,11 @@ export class Catalog {
     return this.#aside.has('images', 'leases');
   }
 
+  /** Containers whose leases were damaged. */
+  get damagedLeases(): string[] {
+    return this.#aside.keysOf('leases');
+  }
+
   set collector(collector: Collector) {
     this.#collector = collector;
   }

@@ -20,7 +20,9 @@ export class StoreCollector implements Collector {
     this.#log = log;
   }
 
+  /** Nothing while records are damaged: the sweep of a later start catches up. */
   async collect(keys: readonly string[]): Promise<void> {
+    if (this.#catalog.mayMissRecords) return;
     for (const key of keys) {
       const { kind, digest } = parseUseKey(key);
       try {

@@ -138,7 +138,7 @@ export class ContainerLayers {
       const { catalog, layers, readers } = this.#deps;
       // Before the lease goes, and with it perhaps the layers below; nobody begins to read after that.
       await readers.endAll(containerId);
-      const isLeased = catalog.lease(containerId) !== undefined;
+      const isLeased = catalog.lease(containerId) !== undefined || catalog.damagedLeases.includes(containerId);
       const revision = isLeased ? await catalog.commit({ removeLeases: [containerId], reply }) : catalog.revision;
       await readers.endAll(containerId);
       await layers.writable.remove(containerId);
@@ -177,6 +177,8 @@ export class ContainerLayers {
       .leases()
       .filter(({ containerId, createdAt }) => !liveIds.has(containerId) && Date.parse(createdAt) <= oldest)
       .map(({ containerId }) => containerId);
+    // Nothing is collected while there are damaged ones.
+    gone.push(...catalog.damagedLeases.filter((containerId) => !liveIds.has(containerId)));
     for (const containerId of gone) {
       await this.release(containerId);
       log.info({ containerId }, 'released the layer of a container that is gone');
