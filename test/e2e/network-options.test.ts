@@ -170,6 +170,8 @@ describe('drivers and options of networks', () => {
     const addresses = await inside('cc', 'ip', '-o', 'address', 'show', 'eth0');
     for (const address of ['169.254.8.8/16', 'fe80::8/64']) expect(addresses).toContain(address);
     await t.ok('network', 'disconnect', 'b', 'cc');
+    for (const address of ['0.0.0.0', '::', '10.45.0.1', 'no address'])
+      expect(await refusal('network', 'connect', '--link-local-ip', address, 'b', 'cc')).toContain('invalid');
     const connect = (option: string) => refusal('network', 'connect', '--driver-opt', option, 'b', 'cc');
     expect(await connect(`${sysctls}=net.ipv4.conf.eth0.forwarding=1`)).toContain('invalid endpoint settings');
     expect(await connect(`${sysctls}=net.ipv4.conf.IFNAME.../../../kernel/x=1`)).toContain('invalid endpoint settings');

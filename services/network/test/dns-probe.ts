@@ -140,6 +140,24 @@ export async function nameServers(where: Where, ...addresses: string[]): Promise
   return child;
 }
 
+// Perl is what every Debian has that can open a raw socket.
+const sourcelessScript = `
+use Socket;
+my ($query, $port) = (pack('H*', $ARGV[0]), $ARGV[1]);
+socket(my $s, AF_INET, SOCK_RAW, 17) or die $!;
+send($s, pack('nnnn', 0, $port, 8 + length $query, 0) . $query, 0, sockaddr_in(0, inet_aton('127.0.0.11'))) or die $! for 1 .. 40;
+`;
+
+/** Send queries from source port 0 to the name server of a namespace: answers cannot be sent. */
+export async function askFromPortZero(where: Where, name: string): Promise<void> {
+  const inside = (command: string, args: readonly string[]) =>
+    run('nsenter', [`--net=${where}`, '--', command, ...args]);
+  const { stdout } = await inside('cat', ['/proc/net/udp']);
+  const port = /: 0B00007F:([0-9A-F]{4}) /.exec(stdout)?.[1] ?? '';
+  const query = encode({ type: 'query', id: 5, questions: [{ name, type: 'A' }] });
+  await inside('perl', ['-e', sourcelessScript, query.toString('hex'), String(parseInt(port, 16))]);
+}
+
 const hostileScript = `
 const [codec, rounds] = process.argv.slice(1);
 const packet = require(codec);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { network as proto } from '@flotilla/proto';
 import { waitFor } from '@flotilla/testkit';
-import { askAllAtOnce, askDns, hostileClient, nameServers } from './dns-probe.js';
+import { askAllAtOnce, askDns, askFromPortZero, hostileClient, nameServers } from './dns-probe.js';
 import { NetworkUnderTest, call, endpoint, isRoot } from './network-under-test.js';
 
 describe.skipIf(!isRoot)('the name server of containers (needs root)', () => {
@@ -62,6 +62,16 @@ describe.skipIf(!isRoot)('the name server of containers (needs root)', () => {
     const names = Array.from({ length: 120 }, (_, at) => (at % 3 === 1 ? 'example.test' : 'crowd'));
     const expected = names.map((name) => [name === 'crowd' ? asker.address : '127.0.0.1']);
     expect(await askAllAtOnce(asker.where, names)).toEqual(expected);
+  });
+
+  it('goes on after queries that cannot be answered', async () => {
+    const asker = await prepare({ containerName: 'forger' });
+    const before = service.pid;
+    for (const name of ['forger', 'example.test']) await askFromPortZero(asker.where, name);
+    expect(await askDns(asker.where, 'forger')).toMatchObject(known(asker.address));
+    expect(await askDns(asker.where, 'example.test')).toMatchObject(known('127.0.0.1'));
+    expect(service.pid).toBe(before);
+    expect(service.log).not.toContain('fatal');
   });
 
   it('passes on what it does not know, over the transport of the asker', async () => {

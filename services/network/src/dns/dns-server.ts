@@ -54,6 +54,7 @@ export class DnsServer {
 
   /** The answer to one datagram; undefined when there is none, or it comes later and goes out by itself. */
   #reply(query: Buffer, { address, port }: DatagramSource): Buffer | undefined {
+    if (port === 0) return undefined; // made by hand: nobody can be answered there
     const answer = this.#resolver.answer(this.#containerId, query, 'udp');
     if (answer instanceof Promise) {
       void answer.then((message) => this.#send(message, { address, port }));
@@ -65,7 +66,8 @@ export class DnsServer {
   }
 
   #send(message: Buffer | undefined, { address, port }: DatagramSource): void {
-    if (message !== undefined && !this.#isClosed) this.#udp.send(message, port, address);
+    // Whom the kernel cannot reach asked under a false address, and may do so as often as it likes: not worth a word.
+    if (message !== undefined && !this.#isClosed) this.#udp.send(message, port, address, () => undefined);
   }
 
   #serveConnection(socket: Socket): void {

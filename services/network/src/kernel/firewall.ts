@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { isDeepStrictEqual } from 'node:util';
 import {
   NF_INET_FORWARD,
   Nftables,
@@ -14,6 +15,7 @@ import type { BaseChain, Expression, SetElement, TableName } from '@flotilla/net
 import { internal } from '@flotilla/errors';
 import { bridgedTraffic } from './host-sysctls.js';
 import { firewallRuleset, firewallSets } from './firewall-ruleset.js';
+import type { BridgedTraffic } from './firewall-ruleset.js';
 import { LegacyFirewall } from './legacy-firewall.js';
 import type { AddressWithPrefix, BridgeSpec, FirewallSettings, Publication } from './kernel-operations.js';
 
@@ -38,6 +40,8 @@ export class Firewall {
   readonly #bridges = new Map<string, BridgeSpec>();
   readonly #publications = new Map<string, Publication>();
   readonly #legacy: LegacyFirewall;
+  /** As it was when the ruleset was loaded. */
+  #bridged: BridgedTraffic | undefined;
   #ruleCount = 0;
   /** Transactions of ours since somebody began to count; each makes a generation. */
   #ownCommits = 0;
@@ -54,8 +58,9 @@ export class Firewall {
 
   /** Load the ruleset; elements that an earlier run of the engine left in the sets stay until `synchronize`. */
   load(): void {
+    this.#bridged = bridgedTraffic();
     const { status, stderr, error } = spawnSync('nft', ['-f', '-'], {
-      input: firewallRuleset(this.#table.name, this.#settings, bridgedTraffic()),
+      input: firewallRuleset(this.#table.name, this.#settings, this.#bridged),
       encoding: 'utf8',
       env: { ...process.env, PATH: searchPath },
     });
@@ -111,6 +116,8 @@ export class Firewall {
   /** Put everything right if anybody has changed the ruleset since the last look. */
   verify(): void {
     this.#legacy.openForward([...this.#bridges.keys()]);
+    // br_netfilter comes and goes with others (Kubernetes, libvirt), and says so nowhere.
+    if (!isDeepStrictEqual(this.#bridged, bridgedTraffic())) this.load();
     if (this.#verified !== undefined && this.#nft.generation() === this.#verified) return;
     this.synchronize();
   }

@@ -193,17 +193,28 @@ export class KernelState implements KernelOperations {
   }
 
   attachInterface({ containerId, interface: one }: { containerId: string; interface: InterfaceSpec }): void {
+    let isMade = false;
     try {
       const fd = openSync(this.#namespacePath(containerId), 'r');
       try {
         this.#createInterfaces(fd, [one]);
+        isMade = true;
         this.#namespaces.inNamespace(fd, () => configureInside([one], undefined));
       } finally {
         closeSync(fd);
       }
     } catch (error) {
-      this.detachInterface({ containerId, interface: one });
+      // What has had this name before is another's.
+      if (isMade || !isNetlinkError(error, 'EEXIST')) this.#detachAsFarAsPossible(containerId, one);
       throw error;
+    }
+  }
+
+  #detachAsFarAsPossible(containerId: string, one: InterfaceSpec): void {
+    try {
+      this.detachInterface({ containerId, interface: one });
+    } catch (error) {
+      this.#report(`interface ${one.name} could not be taken away`, error);
     }
   }
 

@@ -4,6 +4,9 @@ import { readFileSync } from 'node:fs';
 const searchPath = `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin`;
 /** Looking costs a process of 2 ms for each family. */
 const lookEveryMs = 2000;
+/** Another program may hold the lock of iptables: everything else of the network waits meanwhile. */
+const waitSeconds = '2';
+const timeoutMs = 5000;
 
 const families = [
   { family: 'ipv4', program: 'iptables-legacy', tables: '/proc/thread-self/net/ip_tables_names' },
@@ -39,7 +42,7 @@ export class LegacyFirewall {
   }
 
   #openFamily(program: string, bridges: readonly string[]): void {
-    const listing = run(program, ['-w', '-S', 'FORWARD']);
+    const listing = run(program, ['-w', waitSeconds, '-S', 'FORWARD']);
     if (listing === undefined) return; // the program is not installed: nothing that we could do
     const rules = listing.split('\n');
     const ours = rules.filter((rule) => rule.includes(`--comment ${this.#comment} `));
@@ -54,7 +57,7 @@ export class LegacyFirewall {
       ...wanted.filter((rule) => !ours.includes(rule)).map((rule) => rule.replace('-A', '-I')),
     ];
     if (changes.length === 0) return;
-    run(`${program}-restore`, ['-w', '--noflush'], ['*filter', ...changes, 'COMMIT', ''].join('\n'));
+    run(`${program}-restore`, ['-w', waitSeconds, '--noflush'], ['*filter', ...changes, 'COMMIT', ''].join('\n'));
   }
 }
 
@@ -71,6 +74,7 @@ function isFilterTableLoaded(path: string): boolean {
 function run(program: string, args: readonly string[], input = ''): string | undefined {
   const { status, stdout } = spawnSync(program, args, {
     input,
+    timeout: timeoutMs,
     encoding: 'utf8',
     env: { ...process.env, PATH: searchPath },
   });

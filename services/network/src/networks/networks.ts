@@ -95,16 +95,17 @@ export class Networks {
   async remove(reference: string, receipt: Receipt): Promise<bigint> {
     const record = this.resolve(reference);
     if (record.predefined) throw permissionDenied(`${record.name} is a pre-defined network and cannot be removed`);
-    return await this.#locks.run(record.id, async () => {
+    // Who makes a network of the same bridge, parent or configuration meanwhile must not lose it again.
+    return await this.#locks.run(creation, async () => {
       if (this.#deps.store.network(record.id) === undefined) throw notFound(`network ${reference} not found`);
-      if (this.#deps.allocations.isHeld(record.id)) throw permissionDenied(this.#activeEndpoints(record));
       if (record.configOnly && this.#deps.store.networks().some(({ configFrom }) => configFrom === record.name)) {
         throw permissionDenied(
           `error while removing network: configuration network ${JSON.stringify(record.name)} is in use`,
         );
       }
-      // Who makes a network of the same bridge or parent meanwhile must not lose it again.
-      return await this.#locks.run(creation, () => this.#tearDown(record, receipt));
+      // Nothing may wait between this and the first step of the removal: endpoints are taken without a lock.
+      if (this.#deps.allocations.isHeld(record.id)) throw permissionDenied(this.#activeEndpoints(record));
+      return await this.#tearDown(record, receipt);
     });
   }
 

@@ -1,5 +1,5 @@
 import { invalidArgument } from '@flotilla/errors';
-import { familyOf, macBytes } from '@flotilla/netlink';
+import { addressNumber, familyOf, macBytes } from '@flotilla/netlink';
 import type { network as proto } from '@flotilla/proto';
 import { containsAddress, parseCidr } from '../addresses/cidr.js';
 import { macForAddress } from '../addresses/mac-address.js';
@@ -18,6 +18,15 @@ export interface EndpointOwner {
   hasNoIpv6?: true;
 }
 
+/** Whether an address can be given beside those of the network: none of a subnet that the network hands out, and not the unspecified one. */
+function isUsableExtra(address: string, network: NetworkRecord): boolean {
+  if (familyOf(address) === undefined || addressNumber(address) === 0n) return false;
+  return !network.ipam.pools.some(({ subnet }) => {
+    const cidr = parseCidr(subnet);
+    return cidr !== undefined && containsAddress(cidr, address);
+  });
+}
+
 /**
  * Check what a container asks of a network, holding nothing.
  *
@@ -30,7 +39,7 @@ export function checkEndpointRequest(request: proto.EndpointRequest, network: Ne
   if (request.macAddress !== '' && network.parent?.kind === 'ipvlan')
     throw invalidArgument('ipvlan interfaces do not support custom mac address assignment');
   for (const address of request.linkLocalIps)
-    if (familyOf(address) === undefined)
+    if (!isUsableExtra(address, network))
       throw invalidArgument(`invalid endpoint settings:\ninvalid link-local IP address ${address}`);
   for (const [address, family] of [
     [request.ipv4Address, 4],

@@ -54,6 +54,7 @@ export class NetworkStore {
   readonly #networks = new Map<string, NetworkRecord>();
   readonly #sandboxes = new Map<string, SandboxRecord>();
   readonly #listeners = new Set<ChangeListener>();
+  #aside: AsideEntries | undefined;
   #revision: bigint;
 
   private constructor(store: Store) {
@@ -69,7 +70,7 @@ export class NetworkStore {
    */
   static async load(store: Store, log: Pick<Logger, 'error'>): Promise<NetworkStore> {
     const loaded = new NetworkStore(store);
-    const aside = await AsideEntries.load(store);
+    const aside = (loaded.#aside = await AsideEntries.load(store));
     const [readNetworks, readSandboxes] = await Promise.all([
       loaded.#networkCollection.salvage(),
       loaded.#sandboxCollection.salvage(),
@@ -121,6 +122,8 @@ export class NetworkStore {
       for (const network of change.removeNetworks ?? []) batch.delete(this.#networkCollection, network.id);
       for (const sandbox of change.putSandboxes ?? []) batch.put(this.#sandboxCollection, sandbox.containerId, sandbox);
       for (const sandbox of change.removeSandboxes ?? []) batch.delete(this.#sandboxCollection, sandbox.containerId);
+      for (const { containerId } of [...(change.putSandboxes ?? []), ...(change.removeSandboxes ?? [])])
+        this.#aside?.drop(batch, containerId, this.#sandboxCollection.name);
       for (const event of change.events ?? []) batch.emit(event);
       change.receipt?.(batch);
     });
