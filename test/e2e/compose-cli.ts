@@ -68,7 +68,11 @@ function project(
   return {
     run,
     follow(...args) {
-      const child = spawn(command, [...words, ...args], { env: { ...process.env, ...environment }, stdio: 'pipe' });
+      const child = spawn(command, [...words, ...args], {
+        env: { ...process.env, ...environment },
+        stdio: 'pipe',
+        detached: true,
+      });
       let text = '';
       for (const output of [child.stdout, child.stderr])
         output.on('data', (chunk: Buffer) => (text += chunk.toString()));
@@ -77,7 +81,8 @@ function project(
         text: () => text,
         ended,
         async stop() {
-          child.kill('SIGINT');
+          // A terminal interrupts all of its group: the docker CLI and the plugin that it runs.
+          if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, 'SIGINT');
           await ended;
         },
       };

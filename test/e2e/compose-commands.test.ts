@@ -112,6 +112,20 @@ describe('docker compose v2: its commands', () => {
     expect(await t.ok('inspect', '-f', '{{.RestartCount}}', 'cmd-failing-1')).toBe('2');
   });
 
+  it('stays in the foreground until it ends or is interrupted', async () => {
+    const attached = await project.run('up', '--exit-code-from', 'talker', 'talker', 'other');
+    expect(attached.code).toBe(0);
+    expect(attached.stdout).toMatch(/talker-1 +\| line 1\n.*talker-1 +\| line 3\ntalker-1 exited with code 0\n/s);
+    expect(await states('other')).toEqual(['exited 137', 'exited 137']);
+    const following = project.follow('up', 'other', 'talker');
+    // Interrupted before that, compose 2.26 does not end, beside dockerd neither.
+    await expect.poll(() => following.text()).toContain('talker-1 exited with code 0');
+    await following.stop();
+    expect(await following.ended).toBe(130);
+    expect(await states('other')).toEqual(['exited 137', 'exited 137']);
+    await project.ok('up', '-d', '--scale', 'other=1', 'other');
+  });
+
   it('copies and tells what happens', async () => {
     const events = project.follow('events', '--json');
     const seen = () =>
