@@ -43,7 +43,8 @@ describe('docker compose v2: what a service can ask for', () => {
         'hostname; hostname -f',
         'id -u; id -g; id -G',
         'pwd',
-        'ulimit -n; ulimit -Hn; ulimit -u',
+        // Not the soft limit of files: runc 1.1 gives a process of exec the hard one now and then.
+        'ulimit -Hn; ulimit -u',
         'cat /proc/sys/net/core/somaxconn /proc/self/oom_score_adj',
         'echo $OVERRIDDEN, $FROM_FILE, $FROM_SHELL, $DEFAULTED',
         'touch /x',
@@ -57,7 +58,7 @@ describe('docker compose v2: what a service can ask for', () => {
       'allhost allhost.example.test',
       '1000 50 50 1000',
       '/work',
-      '1000 2000 500',
+      '2000 500',
       '1234 300',
       'environment, by file, shell, default',
       'touch: /x: Read-only file system',
@@ -74,6 +75,7 @@ describe('docker compose v2: what a service can ask for', () => {
       PidsLimit: 200,
       CapAdd: ['NET_ADMIN'],
       CapDrop: ['CHOWN'],
+      Ulimits: expect.arrayContaining([{ Name: 'nofile', Soft: 1000, Hard: 2000 }]) as unknown,
       Annotations: { 'org.example.note': 'noted' },
       LogConfig: { Type: 'json-file', Config: { 'max-size': '1m', 'max-file': '2', tag: 'tagged' } },
     });
