@@ -60,7 +60,15 @@ describe('recovery', () => {
   it('shows a volume whose record is damaged, keeps its files, and goes on when it is created again', async () => {
     await using service = await makeVolumeService();
     const { client, root, pathOf } = service;
-    for (const name of ['good', 'torn', 'odd', 'gone']) await client.acquireVolume(acquisition('a', name), deadline);
+    const strange = {
+      alias: { name: 'good' },
+      dateless: { createdAtNs: 'yesterday' },
+      optionless: { options: null },
+      unlabelled: { labels: null },
+      nobodys: { holders: [null] },
+    };
+    const names = ['good', 'torn', 'odd', 'gone', ...Object.keys(strange)];
+    for (const name of names) await client.acquireVolume(acquisition('a', name), deadline);
     await writeFile(join(pathOf('torn'), 'file'), 'precious');
     const raw: Codec<Uint8Array> = { encode: (bytes) => bytes, decode: (bytes) => bytes };
     const inStore = async (work: (store: Store) => Promise<void>) => {
@@ -70,20 +78,21 @@ describe('recovery', () => {
     await service.restart(() =>
       inStore(async (store) => {
         const volumes = store.collection('volumes', raw);
+        const good = JSON.parse(Buffer.from((await volumes.get('good')) ?? []).toString()) as object;
         await store.commit((batch) => {
           batch.put(volumes, 'torn', Buffer.from('{"name":"torn","dri'));
           batch.put(volumes, 'odd', Buffer.from('null'));
           batch.put(volumes, 'gone', Buffer.from('{}'));
+          for (const [name, change] of Object.entries(strange)) {
+            batch.put(volumes, name, Buffer.from(JSON.stringify({ ...good, name, ...change })));
+          }
         });
       }),
     );
     const { volumes } = await client.listVolumes({}, deadline);
-    expect(volumes.map(({ name, status }) => [name, Object.keys(status)])).toEqual([
-      ['good', []],
-      ['gone', ['damage']],
-      ['odd', ['damage']],
-      ['torn', ['damage']],
-    ]);
+    expect(new Map(volumes.map(({ name, status }) => [name, Object.keys(status)]))).toEqual(
+      new Map(names.map((name) => [name, name === 'good' ? [] : ['damage']])),
+    );
     const use = { containerId: containerId('a'), name: 'torn', destination: '/d', readOnly: false, propagation: '' };
     const refused = {
       kind: 'dataLoss',
@@ -91,7 +100,15 @@ describe('recovery', () => {
     };
     await expect(client.mountVolume(use, deadline)).rejects.toMatchObject(refused);
     await expect(client.acquireVolume(acquisition('b', 'torn'), deadline)).rejects.toMatchObject(refused);
-    await client.removeVolume({ name: 'gone', force: false }, deadline);
+    // Whoever held them, their files are deleted by force only.
+    const pruned = await client.pruneVolumes({ all: true, labels: [], excludedLabels: [] }, deadline);
+    expect(pruned.removed).toEqual([]);
+    await expect(client.removeVolume({ name: 'gone', force: false }, deadline)).rejects.toMatchObject({
+      kind: 'conflict',
+      message:
+        'remove gone: a container may use the volume, its record is damaged: it is no record of a volume; its files are deleted only by force',
+    });
+    for (const name of ['gone', ...Object.keys(strange)]) await client.removeVolume({ name, force: true }, deadline);
     const made = await client.createVolume({ name: 'torn', driver: '', options: {}, labels: { a: 'b' } }, deadline);
     expect(made.volume).toMatchObject({ labels: { a: 'b' }, status: {}, heldBy: [] });
     expect(await readdir(pathOf('torn'))).toEqual(['file']);

@@ -10,18 +10,32 @@ const json = jsonCodec<VolumeRecord>();
 const recordCodec: Codec<VolumeRecord> = {
   encode: (record) => json.encode(record),
   decode(bytes) {
-    const record = json.decode(bytes) as Partial<VolumeRecord> | null;
-    const isWhole =
-      record !== null &&
-      Array.isArray(record.holders) &&
-      Array.isArray(record.mounts) &&
-      typeof record.driver === 'string' &&
-      typeof record.options === 'object' &&
-      typeof record.labels === 'object';
-    if (!isWhole) throw new Error('it is no record of a volume');
-    return record as VolumeRecord;
+    const record = json.decode(bytes);
+    if (!isWhole(record)) throw new Error('it is no record of a volume');
+    return record;
   },
 };
+
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+const isTexts = (value: unknown): boolean =>
+  isObject(value) && Object.values(value).every((text) => typeof text === 'string');
+const areOfContainers = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((one: unknown) => isObject(one) && typeof one['containerId'] === 'string');
+
+/** Whether everything is there that is used without asking. */
+function isWhole(record: unknown): boolean {
+  return (
+    isObject(record) &&
+    ['name', 'driver', 'createdAtNs'].every((key) => typeof record[key] === 'string') &&
+    /^\d{1,19}$/.test(record['createdAtNs'] as string) &&
+    isTexts(record['labels']) &&
+    isTexts(record['options']) &&
+    (record['anonymous'] === null || isTexts(record['anonymous'])) &&
+    areOfContainers(record['holders']) &&
+    areOfContainers(record['mounts'])
+  );
+}
 
 /** What stands for a volume whose record is lost. */
 function standIn(name: string, reason: string): VolumeRecord {
@@ -71,7 +85,16 @@ export class VolumeStore {
     const aside = await AsideEntries.load(store);
     const volumes = new VolumeStore(store, collection, aside);
     const { entries, damaged } = await collection.salvage();
-    for (const [name, record] of entries) volumes.#records.set(name, record);
+    for (const [key, record] of entries) {
+      if (record.name === key) volumes.#records.set(key, record);
+      else
+        damaged.push({
+          collection: collection.name,
+          key,
+          reason: 'it is of another volume',
+          bytes: json.encode(record),
+        });
+    }
     if (damaged.length === 0) return volumes;
     for (const { key, reason } of damaged) log.error({ volume: key, reason }, 'a damaged record is set aside');
     await store.commit((batch) => {

@@ -222,7 +222,7 @@ export class Volumes {
   /**
    * Remove a volume and its files.
    *
-   * @throws EngineError `notFound` (not with `force`); `conflict` while a container holds it.
+   * @throws EngineError `notFound` (not with `force`); `conflict` while a container holds it, or may hold it (not with `force`).
    */
   async remove(name: string, force: boolean, mutation: Mutation<RemovedResult>): Promise<RemovedResult> {
     return this.#withLocked(
@@ -232,7 +232,7 @@ export class Volumes {
           if (!force) throw notFound(`get ${name}: no such volume`);
           return Promise.resolve({ removed: [], revision: this.#deps.store.revision });
         }
-        checkUnused(record);
+        checkUnused(record, force);
         return this.#remove([record], [], [], mutation);
       },
       mutation.signal,
@@ -240,7 +240,7 @@ export class Volumes {
   }
 
   /**
-   * Remove all accepted volumes that nobody holds; one that cannot be removed, or that somebody is at work on, stays.
+   * Remove all accepted volumes that certainly nobody holds; one that cannot be removed, or that somebody is at work on, stays.
    *
    * @throws EngineError `conflict` while another prune runs.
    */
@@ -251,7 +251,10 @@ export class Volumes {
       const removed: string[] = [];
       let reclaimedBytes = 0n;
       const isUnused = (record: VolumeRecord) =>
-        record.holders.length === 0 && (all || record.labels[anonymousLabel] !== undefined) && accepts(record);
+        record.damage === undefined &&
+        record.holders.length === 0 &&
+        (all || record.labels[anonymousLabel] !== undefined) &&
+        accepts(record);
       for (const { name } of this.#deps.store.list().filter(isUnused)) {
         mutation.signal?.throwIfAborted();
         const work = this.#withLocked(
@@ -512,7 +515,11 @@ function unmountEvents(record: VolumeRecord, containerId: string) {
     .map(() => volumeUnmounted(record, containerId));
 }
 
-function checkUnused({ name, holders }: VolumeRecord): void {
+function checkUnused({ name, holders, damage }: VolumeRecord, force: boolean): void {
+  // Who held it was in the record.
+  if (damage !== undefined && !force) {
+    throw conflict(`remove ${name}: a container may use the volume, ${damage}; its files are deleted only by force`);
+  }
   if (holders.length === 0) return;
   const ids = holders.map(({ containerId }) => containerId);
   throw conflict(`remove ${name}: volume is in use - [${ids.join(', ')}]`);
