@@ -8,6 +8,8 @@ import { containerId, deadline, holder, makeVolumeService } from './volume-fixtu
 
 const canMount = process.getuid?.() === 0 && existsSync('/dev/fuse');
 const kernelLimits = { answerMs: 600, measureMs: 300, atOnce: 3 };
+type VolumeClient = Awaited<ReturnType<typeof makeVolumeService>>['client'];
+
 const bound = (name: string, device: string) => ({
   ...{ name, driver: '', labels: {}, options: { type: 'none', o: 'bind', device } },
 });
@@ -15,22 +17,23 @@ const plain = (name: string) => ({ name, driver: '', labels: {}, options: {} });
 const use = (name: string) => ({
   ...{ containerId: containerId('a'), name, destination: '/d', readOnly: false, propagation: '' },
 });
+const hold = (client: VolumeClient, name: string, server: string) =>
+  client.acquireVolume(
+    {
+      ...bound(name, join(server, name)),
+      ...{ holder: holder('a'), destination: '/d', readOnly: false, isAnonymous: false },
+    },
+    deadline,
+  );
 
 describe.skipIf(!canMount)('a file server that does not answer (needs root and FUSE)', () => {
-  it('keeps only the calls for its volume waiting, which can be cancelled and end with an error', async () => {
+  it('keeps only the calls for its volume waiting, which can be cancelled', async () => {
     await using directory = await makeTempDir('volume-silent');
     using silent = mountSilentFileSystem(join(directory.path, 'server'));
-    await using service = await makeVolumeService({ kernelLimits });
+    // None of it waits for a limit.
+    await using service = await makeVolumeService({ kernelLimits: { ...kernelLimits, answerMs: 600_000 } });
     const { client, pathOf } = service;
-    for (const name of ['stuck', 'second', 'third', 'fourth']) {
-      await client.acquireVolume(
-        {
-          ...bound(name, join(silent.target, name)),
-          ...{ holder: holder('a'), destination: '/d', readOnly: false, isAnonymous: false },
-        },
-        deadline,
-      );
-    }
+    await hold(client, 'stuck', silent.target);
     let isOver = false;
     const mounting = client.mountVolume(use('stuck'), deadline).finally(() => (isOver = true));
     void mounting.catch(() => undefined);
@@ -45,14 +48,27 @@ describe.skipIf(!canMount)('a file server that does not answer (needs root and F
     );
     const refused = expect(waiting).rejects.toMatchObject({ kind: 'cancelled' });
     await client.createVolume(plain('other'), deadline);
-    expect((await client.listVolumes({}, deadline)).volumes).toHaveLength(5);
+    expect((await client.listVolumes({}, deadline)).volumes).toHaveLength(2);
     expect((await client.getVolume({ name: 'stuck' }, deadline)).volume?.heldBy).toEqual([holder('a')]);
-    expect((await client.getVolumeUsage({}, deadline)).volumes).toHaveLength(5);
+    expect((await client.getVolumeUsage({}, deadline)).volumes).toHaveLength(2);
     const pruned = await client.pruneVolumes({ all: true, labels: [], excludedLabels: [] }, deadline);
     expect(pruned.removed).toEqual(['other']);
     stop.abort();
     await refused;
     expect(isOver).toBe(false);
+    silent.speak();
+    await mounting;
+    expect(isMountPoint(pathOf('stuck'))).toBe(true);
+    await client.unmountVolumes({ containerId: containerId('a') }, deadline);
+  });
+
+  it('is given up, and nothing is done with its volume until it has answered', async () => {
+    await using directory = await makeTempDir('volume-silent');
+    using silent = mountSilentFileSystem(join(directory.path, 'server'));
+    await using service = await makeVolumeService({ kernelLimits });
+    const { client, pathOf } = service;
+    for (const name of ['stuck', 'second', 'third', 'fourth']) await hold(client, name, silent.target);
+    const mounting = client.mountVolume(use('stuck'), deadline);
     await expect(mounting).rejects.toMatchObject({
       kind: 'deadlineExceeded',
       message: expect.stringMatching(
@@ -61,8 +77,13 @@ describe.skipIf(!canMount)('a file server that does not answer (needs root and F
     });
     // Its claim was given up with its caller.
     expect((await client.getVolume({ name: 'stuck' }, deadline)).volume?.heldBy).toEqual([holder('a')]);
-    // Threads that hang are few.
     await expect(client.mountVolume(use('stuck'), deadline)).rejects.toThrow('no answer from the kernel');
+    // It may be mounted yet, wherever its directory is by then.
+    await client.releaseVolumes({ containerId: containerId('a'), removeAnonymous: false }, deadline);
+    await expect(client.removeVolume({ name: 'stuck', force: true }, deadline)).rejects.toThrow(
+      /^remove stuck: mount .*: no answer from the kernel for \d+ seconds$/,
+    );
+    // Threads that hang are few.
     const more = await Promise.allSettled(['second', 'third'].map((name) => client.mountVolume(use(name), deadline)));
     expect(more.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
     await expect(client.mountVolume(use('fourth'), deadline)).rejects.toThrow(
@@ -82,6 +103,16 @@ describe.skipIf(!canMount)('a file server that does not answer (needs root and F
     await waitFor(() => ['stuck', 'second', 'third'].every((name) => !isMountPoint(pathOf(name))), {
       what: 'the late mounts to be gone',
     });
+    await waitFor(
+      () =>
+        client.removeVolume({ name: 'stuck', force: false }, deadline).then(
+          () => true,
+          () => false,
+        ),
+      {
+        what: 'a volume without open calls to be removable',
+      },
+    );
     await client.unmountVolumes({ containerId: containerId('a') }, deadline);
   });
 

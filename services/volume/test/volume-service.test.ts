@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { EventReader, ensureStream } from '@flotilla/events';
 import { type events, volume } from '@flotilla/proto';
+import { isMountPoint } from '@flotilla/sys';
 import { startNats, waitFor } from '@flotilla/testkit';
 import { containerId, deadline, engineId, holder, log, makeVolumeService } from './volume-fixture.js';
 
@@ -279,6 +280,17 @@ describe('mounts', () => {
   });
 
   const isRoot = process.getuid?.() === 0;
+
+  it.skipIf(!isRoot)('of many volumes at once wait for their turn (needs root)', async () => {
+    await using service = await makeVolumeService({ kernelLimits: { answerMs: 60_000, measureMs: 5_000, atOnce: 8 } });
+    const { client, pathOf } = service;
+    const names = Array.from({ length: 40 }, (_, at) => `tmpfs${at}`);
+    const options = { type: 'tmpfs', device: 'tmpfs' };
+    await Promise.all(names.map((name) => client.createVolume(named(name, { options }), deadline)));
+    await Promise.all(names.map((name) => client.mountVolume(use('a', name), deadline)));
+    expect(names.filter((name) => !isMountPoint(pathOf(name)))).toEqual([]);
+    await client.unmountVolumes({ containerId: containerId('a') }, deadline);
+  });
 
   it.skipIf(!isRoot)(
     'of a tmpfs last from the first container to the last, also over a restart (needs root)',

@@ -1,14 +1,15 @@
 import type { Worker } from 'node:worker_threads';
-import { cancelled, deadlineExceeded, internal, messageOf } from '@flotilla/errors';
+import { cancelled, deadlineExceeded, internal, messageOf, unavailable } from '@flotilla/errors';
 import { SysError, WorkerPool } from '@flotilla/sys';
 import type { KernelJob, KernelJobMessage, KernelReply, KernelResult } from './kernel-jobs.js';
+import { Patience } from './patience.js';
 
 export interface KernelLimits {
-  /** A job that shows no progress for so long is given up; its thread is left to the kernel. */
+  /** Milliseconds without progress after which a job is given up; its thread is left to the kernel. */
   answerMs: number;
-  /** The same for `measure`, which nobody needs in earnest. */
+  /** The same for `measure`, which nobody needs in earnest; milliseconds. */
   measureMs: number;
-  /** Jobs at once, with those that were given up and have not come back. */
+  /** Number of jobs that the kernel keeps for long, or for ever: with so many, no other begins. */
   atOnce: number;
 }
 
@@ -17,11 +18,15 @@ export const kernelLimits: KernelLimits = { answerMs: 60_000, measureMs: 5_000, 
 /** So many run side by side; one that takes longer than a second is not counted any more. */
 const sideBySide = 4;
 const promptMs = 1_000;
+/** Jobs that wait for their turn. */
+const queueLength = 4096;
 
 interface Running {
   readonly volume: string;
   readonly job: KernelJob;
-  readonly sinceMs: number;
+  sinceMs: number;
+  /** It did not come back within `promptMs`. */
+  isSlow: boolean;
   isGivenUp: boolean;
 }
 
@@ -42,13 +47,22 @@ export class KernelThreads implements AsyncDisposable {
 
   /**
    * @param volume its name
-   * @throws SysError what the kernel says; EngineError `deadlineExceeded` when it says nothing, `cancelled` when the signal fires first.
+   * @throws SysError what the kernel says; EngineError `deadlineExceeded` when it says nothing, or kept too many others, `cancelled` when the signal
+   *   fires first.
    */
   async run(volume: string, job: KernelJob, signal?: AbortSignal): Promise<KernelResult> {
-    this.#refuse(volume, job);
-    const running: Running = { volume, job, sinceMs: Date.now(), isGivenUp: false };
+    this.checkAnswered(volume, job.kind);
+    this.#checkThreads();
+    const running: Running = { volume, job, sinceMs: Date.now(), isSlow: false, isGivenUp: false };
+    const leave = await this.#enter(running);
+    try {
+      if (isAborted(signal)) throw cancelled(`${describe(running)}: cancelled`);
+      this.#checkThreads();
+    } catch (error) {
+      leave();
+      throw error;
+    }
     this.#running.add(running);
-    const leave = await this.#enter();
     const progress = new Int32Array(new SharedArrayBuffer(4));
     const worker = this.#pool.take();
     const asked = ask(worker, { job, progress }).then(async (reply) => {
@@ -65,7 +79,7 @@ export class KernelThreads implements AsyncDisposable {
     if (reply === undefined) {
       running.isGivenUp = true;
       this.#pool.abandon(worker);
-      if (signal?.aborted === true) throw cancelled(`${describe(running)}: cancelled`);
+      if (isAborted(signal)) throw cancelled(`${describe(running)}: cancelled`);
       throw noAnswer(running);
     }
     if ('failure' in reply) throw internal(reply.failure);
@@ -78,21 +92,28 @@ export class KernelThreads implements AsyncDisposable {
     await this.#pool[Symbol.asyncDispose]();
   }
 
-  #refuse(volume: string, { kind }: KernelJob): void {
+  /** @throws EngineError `deadlineExceeded` while a job of such a kind for the volume was given up and may still be done */
+  checkAnswered(volume: string, ...kinds: KernelJob['kind'][]): void {
     for (const one of this.#running) {
-      if (one.isGivenUp && one.volume === volume && one.job.kind === kind) throw noAnswer(one);
+      if (one.isGivenUp && one.volume === volume && kinds.includes(one.job.kind)) throw noAnswer(one);
     }
-    const [oldest] = this.#running;
-    if (oldest === undefined || this.#running.size < this.#limits.atOnce) return;
-    throw deadlineExceeded(
-      `${this.#running.size} calls for volumes wait for the kernel already: ${noAnswer(oldest).message}`,
-    );
+  }
+
+  #checkThreads(): void {
+    const kept = [...this.#running].filter(({ isSlow, isGivenUp }) => isSlow || isGivenUp);
+    const [oldest] = kept;
+    if (oldest === undefined || kept.length < this.#limits.atOnce) return;
+    throw deadlineExceeded(`${kept.length} calls for volumes wait for the kernel already: ${noAnswer(oldest).message}`);
   }
 
   /** Wait for a turn. @returns what ends it */
-  async #enter(): Promise<() => void> {
-    if (this.#prompt >= sideBySide) await new Promise<void>((resolve) => this.#queue.push(resolve));
-    else this.#prompt += 1;
+  async #enter(running: Running): Promise<() => void> {
+    if (this.#prompt >= sideBySide) {
+      if (this.#queue.length >= queueLength)
+        throw unavailable(`${describe(running)}: too many calls wait for their turn`);
+      await new Promise<void>((resolve) => this.#queue.push(resolve));
+      running.sinceMs = Date.now();
+    } else this.#prompt += 1;
     let isIn = true;
     const leave = (): void => {
       if (!isIn) return;
@@ -102,7 +123,10 @@ export class KernelThreads implements AsyncDisposable {
       if (next === undefined) this.#prompt -= 1;
       else next();
     };
-    const timer = setTimeout(leave, promptMs);
+    const timer = setTimeout(() => {
+      running.isSlow = true;
+      leave();
+    }, promptMs);
     timer.unref();
     return leave;
   }
@@ -122,6 +146,8 @@ export class KernelThreads implements AsyncDisposable {
   }
 }
 
+const isAborted = (signal: AbortSignal | undefined): boolean => signal?.aborted === true;
+
 const describe = ({ job }: Running): string => `${job.kind} ${job.target}`;
 
 function noAnswer(running: Running): Error {
@@ -139,40 +165,10 @@ function ask(worker: Worker, message: KernelJobMessage): Promise<KernelReply> {
       resolve(reply);
     };
     const fail = (error: unknown): void => settle({ failure: messageOf(error) });
-    const end = (): void => settle({ failure: 'the mount thread ended without an answer' });
+    const end = (): void => settle({ failure: 'the thread ended without an answer' });
     worker.on('message', settle);
     worker.on('error', fail);
     worker.on('exit', end);
     worker.postMessage(message);
   });
-}
-
-/** Ends when a number has not grown for a while, or when the signal fires. */
-class Patience implements Disposable {
-  readonly end: Promise<undefined>;
-  readonly #stop: () => void;
-
-  constructor(progress: Int32Array, limitMs: number, signal: AbortSignal | undefined) {
-    let resolve: (value: undefined) => void = () => undefined;
-    this.end = new Promise((done) => (resolve = done));
-    const lose = (): void => resolve(undefined);
-    let last = 0;
-    const timer = setInterval(() => {
-      const now = Atomics.load(progress, 0);
-      // At zero the thread is still being started.
-      if (now !== 0 && now === last) lose();
-      last = now;
-    }, limitMs);
-    timer.unref();
-    if (signal?.aborted === true) lose();
-    else signal?.addEventListener('abort', lose);
-    this.#stop = () => {
-      clearInterval(timer);
-      signal?.removeEventListener('abort', lose);
-    };
-  }
-
-  [Symbol.dispose](): void {
-    this.#stop();
-  }
 }

@@ -85,6 +85,8 @@ export class LocalDriver implements VolumeDriver {
   async detach(record: VolumeRecord): Promise<DetachedVolume> {
     const { name } = record;
     const path = join(this.#root, name);
+    // It may still come, and then into the directory where the files are deleted.
+    this.#kernel.checkAnswered(name, 'mount', 'unmount');
     await this.unmount(record);
     // Deleting must never reach into what somebody mounted there.
     if (readMounts().some(({ target }) => target.startsWith(`${path}/`))) {
@@ -116,7 +118,15 @@ export class LocalDriver implements VolumeDriver {
     if (mount === undefined) {
       // Somebody deleted the directory by hand: containers start with an empty one, as with dockerd.
       if (!existsSync(path)) await this.create(record.name, record.options);
-    } else if (!isMountPoint(path)) {
+      return;
+    }
+    try {
+      // What is mounted there now is taken off as soon as such a call comes back.
+      this.#kernel.checkAnswered(record.name, 'mount', 'unmount');
+    } catch (error) {
+      throw mountError(path, mount, error);
+    }
+    if (!isMountPoint(path)) {
       await this.create(record.name, record.options);
       try {
         const target = path;
