@@ -1,11 +1,8 @@
 import { apiVersion, parseFilters } from '@flotilla/docker-api';
 import { notFound, unavailable, unimplemented } from '@flotilla/errors';
 import type { ApiCall } from '../http/api-call.js';
+import { notAManager } from '../http/not-a-manager.js';
 import type { Method, Route } from '../http/route-table.js';
-
-/** What an engine outside of a swarm says to whatever a manager does. */
-export const NOT_A_MANAGER =
-  'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.';
 
 /** Endpoints of the Engine API that exist here by name only: method, path, what is missing. */
 const MISSING: readonly (readonly [Method, string, string])[] = [
@@ -103,7 +100,7 @@ export const unsupportedRoutes = (): Route[] => [
     method,
     path,
     handler: () => {
-      throw unavailable(NOT_A_MANAGER);
+      throw notAManager();
     },
   })),
 ];

@@ -1,14 +1,14 @@
 import { apiVersion, booleanFilter, booleanValue, parseFilters, matchLabels } from '@flotilla/docker-api';
-import { notFound, unavailable } from '@flotilla/errors';
+import { notFound } from '@flotilla/errors';
 import type { volume } from '@flotilla/proto';
 import type { ApiCall } from '../http/api-call.js';
+import { notAManager } from '../http/not-a-manager.js';
 import type { Route } from '../http/route-table.js';
 import { anything, string, stringMap, struct } from '../json/decoders.js';
 import { volumeShape } from '../shapes/volume.js';
 import { BULK_MS, changing, reading } from './gateway-context.js';
 import type { GatewayContext } from './gateway-context.js';
 import { pruneSelection } from './prune-filters.js';
-import { NOT_A_MANAGER } from './unsupported-routes.js';
 
 const createBody = struct('CreateOptions', {
   Name: string,
@@ -32,7 +32,7 @@ export function volumeRoutes(context: GatewayContext): Route[] {
         const body = (await call.readJson(createBody)) ?? {};
         // Before 1.42 nobody knew the field.
         const isForCluster = body.ClusterVolumeSpec !== undefined && body.ClusterVolumeSpec !== null;
-        if (isForCluster && call.version >= apiVersion(1, 42)) throw unavailable(NOT_A_MANAGER);
+        if (isForCluster && call.version >= apiVersion(1, 42)) throw notAManager();
         const { volume: object, revision } = await peers.volume.createVolume(
           {
             name: body.Name ?? '',
