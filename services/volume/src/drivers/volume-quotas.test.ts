@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, openSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { SysError, type FileProject, type ProjectQuotas } from '@flotilla/sys';
@@ -64,8 +64,5 @@ describe('sizes of volumes', () => {
       throw new SysError('read the project', 25);
     };
     expect(VolumeQuotas.open(root.path, quotas)).toBeUndefined();
-    // The machine that runs this test: whatever it says, it says.
-    closeSync(openSync(root.path, 'r'));
-    expect(() => VolumeQuotas.open(root.path)).not.toThrow();
   });
 });
