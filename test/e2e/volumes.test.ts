@@ -78,17 +78,23 @@ describe('volumes', () => {
     return `${t.registry.address}/${name}`;
   };
   const volumes = async () => (await t.ok('volume', 'ls', '-q')).split('\n').filter(Boolean);
-  const kill = async (service: string) => {
+  /** A service that serves: how to kill it at once, and to wait for the next one. */
+  const serving = async (service: string) => {
     const pidOf = async () => {
       const found = (await t.engine.services()).find((one) => one.service === service);
       return found?.health === 'SERVING' ? found.pid : undefined;
     };
     const before = await waitFor(pidOf, { what: `${service} to serve`, timeoutMs: 60_000 });
-    killProcess(before);
-    return async () => {
+    const back = async () => {
       const isBack = async () => ![undefined, before].includes(await pidOf());
       await waitFor(isBack, { what: `another ${service}`, timeoutMs: 60_000 });
     };
+    return { kill: () => killProcess(before), back };
+  };
+  const kill = async (service: string) => {
+    const one = await serving(service);
+    one.kill();
+    return one.back;
   };
 
   it('of another container hold what its image has, and go with the last that has them', async () => {
@@ -147,12 +153,15 @@ describe('volumes', () => {
       'find /data -type f | wc -l; ls -A /data | wc -l',
     );
     const content = join(t.engine.dataRoot, 'volumes/cut/_data');
+    const service = await serving('container');
+    const isCopying = () =>
+      existsSync(content) && readdirSync(content).some((name) => name.startsWith('.flotilla-copy-up-'));
     const starting = t.docker(['start', '-a', 'cut']);
-    await waitFor(() => existsSync(content) && readdirSync(content).length > 0, { what: 'the copy', intervalMs: 1 });
-    const back = await kill('container');
-    const isCut = readdirSync(content).includes('.flotilla-copy-up');
+    await waitFor(isCopying, { what: 'the copy', intervalMs: 1 });
+    service.kill();
+    const isCut = isCopying();
     await starting;
-    await back();
+    await service.back();
     expect(isCut).toBe(true);
     const again = await t.ok('start', '-a', 'cut').catch(() => t.ok('logs', 'cut'));
     expect(again).toBe('3000\n30');

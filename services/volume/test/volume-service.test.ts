@@ -253,16 +253,22 @@ describe('mounts', () => {
     await using service = await makeVolumeService();
     const { client, pathOf } = service;
     await client.acquireVolume(acquisition('a', 'data'), deadline);
-    expect(await client.mountVolume(use('a', 'data'), deadline)).toEqual({
+    const mounted = await client.mountVolume(use('a', 'data'), deadline);
+    const { copyStaging } = mounted;
+    expect(mounted).toEqual({
       path: pathOf('data'),
       fresh: true,
       content: own,
-      copyStaging: '.flotilla-copy-up',
+      copyStaging: expect.stringMatching(/^\.flotilla-copy-up-\d{19}$/) as string,
     });
     await writeFile(join(pathOf('data'), 'file'), 'x');
     expect(await client.mountVolume(use('b', 'data'), deadline)).toMatchObject({ path: pathOf('data'), fresh: false });
+    // What another volume's copies are put together in is a directory like any other here.
+    await client.acquireVolume(acquisition('a', 'other'), deadline);
+    await mkdir(join(pathOf('other'), copyStaging));
+    expect(await client.mountVolume(use('a', 'other'), deadline)).toMatchObject({ fresh: false });
     // A copy of image content was cut.
-    await mkdir(join(pathOf('data'), '.flotilla-copy-up'));
+    await mkdir(join(pathOf('data'), copyStaging));
     expect(await client.mountVolume(use('b', 'data'), deadline)).toMatchObject({ fresh: true });
     await client.unmountVolumes({ containerId: containerId('a') }, deadline);
     await client.unmountVolumes({ containerId: containerId('a') }, deadline);

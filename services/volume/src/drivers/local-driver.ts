@@ -2,11 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { conflict, internal, messageOf } from '@flotilla/errors';
-import type { EngineError } from '@flotilla/errors';
+import { EngineError, conflict, internal, messageOf } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { hasCode, isMountPoint, makeShared, MS_BIND, readMounts, SysError } from '@flotilla/sys';
 import type { VolumeRecord } from '../volumes/volume-record.js';
+import { isFresh } from './is-fresh.js';
 import { KernelThreads } from './kernel-threads.js';
 import type { KernelLimits } from './kernel-threads.js';
 import { checkLocalName } from './local-name.js';
@@ -148,16 +148,15 @@ export class LocalDriver implements VolumeDriver {
     }
   }
 
-  async isFresh({ name, options }: VolumeRecord, signal?: AbortSignal): Promise<boolean> {
+  async isFresh(record: VolumeRecord, signal?: AbortSignal): Promise<boolean> {
+    const { name, options } = record;
     const target = this.pathOf(name);
-    if (localMount(options) === undefined) {
-      const names = await readdir(target);
-      return names.length === 0 || names.includes(copyStaging);
-    }
+    const staging = copyStaging(record);
     try {
-      return (await this.#kernel.run(name, { kind: 'isFresh', target, staging: copyStaging }, signal)) === true;
+      if (localMount(options) === undefined) return isFresh(target, staging);
+      return (await this.#kernel.run(name, { kind: 'isFresh', target, staging }, signal)) === true;
     } catch (error) {
-      throw error instanceof SysError ? internal(`read ${target}: ${reasonOf(error)}`, { cause: error }) : error;
+      throw error instanceof EngineError ? error : internal(`read ${target}: ${reasonOf(error)}`, { cause: error });
     }
   }
 

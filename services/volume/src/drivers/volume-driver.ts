@@ -3,8 +3,12 @@ import type { VolumeRecord } from '../volumes/volume-record.js';
 /** Whose files a volume shows: the engine's own, those of a file system that its options name, or of a directory of the machine's that they bind. */
 export type VolumeContent = 'own' | 'fileSystem' | 'bind';
 
-/** A directory in a volume, made before anything of an image is copied in and removed after the last of it. */
-export const copyStaging = '.flotilla-copy-up';
+/**
+ * Name of a directory in a volume, made before anything of an image is copied in and removed after the last of it. No container makes one of that name
+ * by chance, or on purpose before it has seen it: it has the nanosecond in it in which the volume was made.
+ */
+export const copyStaging = ({ createdAtNs }: Pick<VolumeRecord, 'createdAtNs'>): string =>
+  `.flotilla-copy-up-${createdAtNs}`;
 
 /** The first half of a removal: the volume's name is free, its files still exist. */
 export interface DetachedVolume {

@@ -1,10 +1,9 @@
 // Runs one job after the other in a thread of its own: neither the service nor libuv's few pool threads may wait for a file server that is gone.
-import { existsSync, opendirSync } from 'node:fs';
-import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { messageOf } from '@flotilla/errors';
 import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, SysError, hasCode, mount, umount } from '@flotilla/sys';
 import { directorySize } from './directory-size.js';
+import { isFresh } from './is-fresh.js';
 import type { KernelJob, KernelJobMessage, KernelReply, KernelResult } from './kernel-jobs.js';
 import type { LocalMount } from './local-options.js';
 
@@ -17,7 +16,7 @@ function perform(job: KernelJob, progress: Int32Array): KernelResult {
       takeOff(job.target);
       return undefined;
     case 'isFresh':
-      return isEmpty(job.target) || existsSync(join(job.target, job.staging));
+      return isFresh(job.target, job.staging);
     case 'measure':
       return directorySize(job.target, () => Atomics.add(progress, 0, 1));
   }
@@ -41,15 +40,6 @@ function takeOff(target: string): void {
     umount(target, MNT_DETACH);
   } catch (error) {
     if (!hasCode(error, 'EINVAL', 'ENOENT')) throw error;
-  }
-}
-
-function isEmpty(path: string): boolean {
-  const directory = opendirSync(path);
-  try {
-    return directory.readSync() === null;
-  } finally {
-    directory.closeSync();
   }
 }
 

@@ -2,7 +2,7 @@ import { invalidArgument } from '@flotilla/errors';
 import { volume } from '@flotilla/proto';
 import { isVisible, matchesLabels, serverStream, unary, watch } from '@flotilla/rpc';
 import type { CallContext, Implementation } from '@flotilla/rpc';
-import { copyStaging, type VolumeContent } from '../drivers/volume-driver.js';
+import type { VolumeContent } from '../drivers/volume-driver.js';
 import type { VolumeStore } from '../store/volume-store.js';
 import type { VolumeRecord } from '../volumes/volume-record.js';
 import type { Mutation, PruneResult, RemovedResult, VolumeResult, Volumes } from '../volumes/volumes.js';
@@ -102,7 +102,7 @@ export function volumeRpc(volumes: Volumes, store: VolumeStore): Implementation<
     mountVolume: unary(async ({ containerId, name, destination, readOnly, propagation }, { requestId, signal }) => {
       checkContainerId(containerId);
       const mount = { containerId, name, destination, readOnly, propagation };
-      const { path, isFresh, content } = await volumes.mount(mount, requestId, signal);
+      const { path, isFresh, content, copyStaging } = await volumes.mount(mount, requestId, signal);
       return { path, fresh: isFresh, content: contents[content], copyStaging };
     }),
 

@@ -3,6 +3,7 @@ import { EngineError, conflict, dataLoss, messageOf, notFound } from '@flotilla/
 import type { Logger } from '@flotilla/log';
 import type { HybridClock, KeyedLocks } from '@flotilla/store';
 import pLimit from 'p-limit';
+import { copyStaging } from '../drivers/volume-driver.js';
 import type { DetachedVolume, VolumeContent, VolumeDriver } from '../drivers/volume-driver.js';
 import type { VolumeChange, VolumeStore } from '../store/volume-store.js';
 import { volumeCreated, volumeDestroyed, volumeMounted, volumeUnmounted, volumesPruned } from './volume-events.js';
@@ -74,6 +75,8 @@ export interface MountedVolume {
   /** Nothing was ever written to it, or a copy of image content was cut. */
   isFresh: boolean;
   content: VolumeContent;
+  /** See the driver. */
+  copyStaging: string;
 }
 
 export interface PruneSpec {
@@ -316,7 +319,12 @@ export class Volumes {
           }
         }
         const isFresh = await driver.isFresh(record, signal);
-        return { path: driver.pathOf(name), isFresh, content: driver.contentOf(record) };
+        return {
+          path: driver.pathOf(name),
+          isFresh,
+          content: driver.contentOf(record),
+          copyStaging: copyStaging(record),
+        };
       },
       signal,
     );
