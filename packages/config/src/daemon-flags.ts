@@ -163,7 +163,6 @@ function pair(flag: string, text: string): [string, string] {
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
-// base=172.80.0.0/16,size=24
 /** `bridge=com.docker.network.driver.mtu=1400`: an option of a driver. */
 function readDriverOptions(name: string, given: string[]): Record<string, Record<string, string>> {
   const byDriver: Record<string, Record<string, string>> = {};
@@ -175,6 +174,7 @@ function readDriverOptions(name: string, given: string[]): Record<string, Record
   return byDriver;
 }
 
+/** `base=172.80.0.0/16,size=24`. */
 function readPool(flag: string, text: string): { base: string | undefined; size: number } {
   const fields = new Map(text.split(',').map((field) => pair(flag, field)));
   return { base: fields.get('base'), size: Number(fields.get('size')) };
