@@ -2,8 +2,9 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, statSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { umountAll } from '@flotilla/sys';
+import { ProjectQuotas, umountAll } from '@flotilla/sys';
 import { makeTempDir, mountExt4Disk, type Ext4Disk } from '@flotilla/testkit';
+import { adoptProject } from '../src/drivers/adopt-project.js';
 import { VolumeQuotas } from '../src/drivers/volume-quotas.js';
 
 const mebibyte = 1n << 20n;
@@ -35,7 +36,10 @@ describe('sizes of volumes on ext4', () => {
     try {
       const root = join(disk.target, 'volumes');
       for (const name of ['one', 'two']) mkdirSync(join(root, name, '_data'), { recursive: true });
-      const sizes = VolumeQuotas.open(root);
+      const sizes = VolumeQuotas.open(root, (target, id) => {
+        adoptProject(new ProjectQuotas(), target, id, () => undefined);
+        return Promise.resolve();
+      });
       await sizes?.limit(join(root, 'one'), mebibyte);
       await sizes?.limit(join(root, 'two'), 2n * mebibyte);
       for (const [name, limit] of [

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { chmod, mkdir, readdir, rename, rm, rmdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { EngineError, conflict, internal, messageOf } from '@flotilla/errors';
 import type { Logger } from '@flotilla/log';
 import { hasCode, isMountPoint, makeShared, MS_BIND, readMounts, SysError } from '@flotilla/sys';
@@ -36,7 +36,9 @@ export class LocalDriver implements VolumeDriver {
     this.#root = root;
     this.#log = log;
     this.#kernel = kernel;
-    this.#quotas = VolumeQuotas.open(root);
+    this.#quotas = VolumeQuotas.open(root, async (target, project) => {
+      await kernel.run(basename(target), { kind: 'adopt', target, project });
+    });
   }
 
   /** @param root `<data-root>/volumes`. It is made a shared mount, so that volumes mounted here are seen in the container service's mount namespace. */

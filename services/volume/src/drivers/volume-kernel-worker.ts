@@ -1,7 +1,18 @@
 // Runs one job after the other in a thread of its own: neither the service nor libuv's few pool threads may wait for a file server that is gone.
 import { parentPort } from 'node:worker_threads';
 import { messageOf } from '@flotilla/errors';
-import { MNT_DETACH, MS_BIND, MS_RDONLY, MS_REMOUNT, SysError, hasCode, mount, umount } from '@flotilla/sys';
+import {
+  MNT_DETACH,
+  MS_BIND,
+  MS_RDONLY,
+  MS_REMOUNT,
+  ProjectQuotas,
+  SysError,
+  hasCode,
+  mount,
+  umount,
+} from '@flotilla/sys';
+import { adoptProject } from './adopt-project.js';
 import { directorySize } from './directory-size.js';
 import { isFresh } from './is-fresh.js';
 import type { KernelJob, KernelJobMessage, KernelReply, KernelResult } from './kernel-jobs.js';
@@ -17,6 +28,9 @@ function perform(job: KernelJob, progress: Int32Array): KernelResult {
       return undefined;
     case 'isFresh':
       return isFresh(job.target, job.staging);
+    case 'adopt':
+      adoptProject(new ProjectQuotas(), job.target, job.project, () => Atomics.add(progress, 0, 1));
+      return undefined;
     case 'measure':
       return directorySize(job.target, () => Atomics.add(progress, 0, 1));
   }

@@ -1,7 +1,8 @@
 import { closeSync, constants, openSync } from 'node:fs';
-import { opendir } from 'node:fs/promises';
-import { join } from 'node:path';
 import { ProjectQuotas, hasCode } from '@flotilla/sys';
+
+/** Gives all that is below a directory to a project: it takes as long as there are files. */
+export type Adopt = (directory: string, id: number) => Promise<void>;
 
 /**
  * Limits on what the files of volumes take, by project quotas: each such volume is a project, whose number the file system keeps at the volume's directory
@@ -12,20 +13,22 @@ export class VolumeQuotas {
   /** Anything in the file system. */
   readonly #root: string;
   readonly #rootProject: number;
+  readonly #adopt: Adopt;
   #last: number;
 
-  private constructor(quotas: ProjectQuotas, root: string, rootProject: number) {
+  private constructor(quotas: ProjectQuotas, root: string, rootProject: number, adopt: Adopt) {
     this.#quotas = quotas;
+    this.#adopt = adopt;
     this.#root = root;
     this.#rootProject = rootProject;
     this.#last = rootProject;
   }
 
   /** @returns nothing where the file system of `root` does not enforce project quotas */
-  static open(root: string, quotas = new ProjectQuotas()): VolumeQuotas | undefined {
+  static open(root: string, adopt: Adopt, quotas = new ProjectQuotas()): VolumeQuotas | undefined {
     return withDirectory(root, (fd) => {
       try {
-        return quotas.areEnforced(fd) ? new VolumeQuotas(quotas, root, quotas.projectOf(fd).id) : undefined;
+        return quotas.areEnforced(fd) ? new VolumeQuotas(quotas, root, quotas.projectOf(fd).id, adopt) : undefined;
       } catch (error) {
         if (hasCode(error, 'ENOTTY', 'EOPNOTSUPP', 'ENOSYS', 'EINVAL')) return undefined;
         throw error;
@@ -38,8 +41,9 @@ export class VolumeQuotas {
     const own = this.#projectOf(directory);
     const id = own ?? this.#unusedProject();
     withDirectory(directory, (fd) => {
-      this.#quotas.setLimit(fd, id, bytes);
+      // First: a crash in between leaves no limit that belongs to nobody.
       if (own === undefined) this.#quotas.setProject(fd, { id, isInherited: true });
+      this.#quotas.setLimit(fd, id, bytes);
     });
     // What is made from now on inherits it; what was taken over does not have it yet.
     await this.#adopt(directory, id);
@@ -69,24 +73,6 @@ export class VolumeQuotas {
         if (files === 0n && limitBytes === 0n) return this.#last;
       }
     });
-  }
-
-  async #adopt(directory: string, id: number): Promise<void> {
-    for await (const entry of await opendir(directory)) {
-      // Others cannot be opened without doing something.
-      if (!entry.isDirectory() && !entry.isFile()) continue;
-      const path = join(directory, entry.name);
-      const isInherited = entry.isDirectory();
-      const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
-      try {
-        if (this.#quotas.projectOf(fd).id === id) continue;
-        // A directory last: what has the number has it all the way down.
-        if (isInherited) await this.#adopt(path, id);
-        this.#quotas.setProject(fd, { id, isInherited });
-      } finally {
-        closeSync(fd);
-      }
-    }
   }
 }
 
