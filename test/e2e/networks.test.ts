@@ -386,6 +386,14 @@ describe('networks', () => {
         400,
         `${config}invalid subnet 10.0.0.0/33: invalid CIDR block notation`,
       ],
+      ...['127.0.0.0/16', '224.0.0.0/24'].map(
+        (Subnet, index) =>
+          [
+            { IPAM: { Config: [{ Subnet }] } },
+            400,
+            `${config}${['loopback', 'multicast'][index]} subnet '${Subnet}' is not allowed`,
+          ] as const,
+      ),
       [
         { IPAM: { Config: [{ Subnet: '10.216.0.0/24' }, { Subnet: '10.217.0.0/24' }] } },
         403,

@@ -56,14 +56,20 @@ function poolFaults(pool: network.IpamPool, families: { ipv4: boolean; ipv6: boo
 }
 
 const linkLocal: Cidr = { family: 6, address: 0xfe80n << 112n, prefixLength: 64 };
-const multicast: Cidr = { family: 6, address: 0xffn << 120n, prefixLength: 8 };
+const multicasts: readonly Cidr[] = [
+  { family: 6, address: 0xffn << 120n, prefixLength: 8 },
+  { family: 4, address: 0xe0n << 24n, prefixLength: 4 },
+];
+/** On a bridge it would take the host's own loopback traffic. */
+const loopback: Cidr = { family: 4, address: 0x7fn << 24n, prefixLength: 8 };
 const mapped: Cidr = { family: 6, address: 0xffffn << 32n, prefixLength: 96 };
 
 /** Blocks that no network can be made of. */
 function subnetFaults(subnet: Cidr): string[] {
   const text = cidrText(subnet);
   if (subnet.prefixLength === 0) return [`ipv${subnet.family} pool is empty`];
-  if (overlaps(subnet, multicast)) return [`multicast subnet '${text}' is not allowed`];
+  if (overlaps(subnet, loopback)) return [`loopback subnet '${text}' is not allowed`];
+  if (multicasts.some((block) => overlaps(subnet, block))) return [`multicast subnet '${text}' is not allowed`];
   if (overlaps(subnet, mapped)) return [`'${text}' is not a valid IPv6 subnet`];
   if (overlaps(subnet, linkLocal) && text !== cidrText(linkLocal))
     return [`'${text}' clashes with the Link-Local prefix 'fe80::/64'`];
