@@ -80,6 +80,8 @@ export class FakeEngine implements AsyncDisposable {
   /** The attach breaks off once at this input: before or after saying that it has arrived. */
   diesAtInput: { text: string; isTaken: boolean } | undefined;
   readonly resumes: container.AttachResume[] = [];
+  /** Attaches without output, which only say that whoever had the input is gone. */
+  readonly farewells: container.AttachResume[] = [];
   /** Exit of containers whose wait is pending. */
   readonly exits = new Map<string, (code: number) => void>();
   loaded = 0;
@@ -403,8 +405,8 @@ export class FakeEngine implements AsyncDisposable {
     let taken = 0n;
     for await (const { frame } of requests) {
       if (frame?.$case === 'start') {
-        const { resume } = frame.value;
-        if (resume !== undefined) this.resumes.push(resume);
+        const { resume, stdout } = frame.value;
+        if (resume !== undefined) (stdout ? this.resumes : this.farewells).push(resume);
         at = Number(resume?.position ?? 0);
         const attached = { containerId: this.#find('web').id, tty: false, exitSequence: 7n };
         yield { frame: { $case: 'attached', value: attached }, position: String(at) };

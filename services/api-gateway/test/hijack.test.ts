@@ -176,4 +176,6 @@ test('when the owner dies and nobody knows whether input has arrived, the client
   raw.write('two');
   expect(await raw.all()).toContain('the container goes on, attach again');
   expect(engine.resumes).toEqual([]);
+  // Its input ends for the container, too.
+  await expect.poll(() => engine.farewells).toContainEqual({ position: '1', exitSequence: 7n });
 });

@@ -27,7 +27,8 @@ export function resumedAttach(
   let resume: container.AttachResume | undefined;
   async function* open(): AsyncGenerator<Response> {
     if (resume !== undefined && (resume.position === '' || input?.isSettled === false)) {
-      if (start.stdin) await leave(peers.container, { ...start, name, logs: false, resume });
+      // The client does not wait for the service, which may be gone for a while.
+      if (start.stdin) void leave(peers.container, { ...start, name, logs: false, resume });
       throw brokenOff();
     }
     const going = deferred<boolean>();
