@@ -18,6 +18,19 @@ export function jsonCodec<T>(): Codec<T> {
   };
 }
 
+/** JSON of which the reader needs more than that it is JSON: what is not `isWhole` is damaged, for the reason given. */
+export function checkedJsonCodec<T>(isWhole: (value: unknown) => boolean, reason: string): Codec<T> {
+  const json = jsonCodec<T>();
+  return {
+    encode: (value) => json.encode(value),
+    decode(bytes) {
+      const value = json.decode(bytes);
+      if (!isWhole(value)) throw new Error(reason);
+      return value;
+    },
+  };
+}
+
 /** Protobuf, by a generated message. Unknown fields are dropped when a record is rewritten. */
 export function messageCodec<T>(message: MessageFns<T>): Codec<T> {
   return { encode: (value) => message.encode(value).finish(), decode: (bytes) => message.decode(bytes) };

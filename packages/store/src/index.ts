@@ -1,7 +1,7 @@
 export { AsideEntries } from './aside-entries.js';
 export type { AsideEntry } from './aside-entries.js';
 export type { Batch } from './batch.js';
-export { jsonCodec, messageCodec } from './codec.js';
+export { checkedJsonCodec, jsonCodec, messageCodec } from './codec.js';
 export type { Codec, MessageFns } from './codec.js';
 export type { Collection, DamagedEntry, EntryRange } from './collection.js';
 export { HybridClock } from './hybrid-clock.js';

@@ -1,5 +1,5 @@
 import type { Logger } from '@flotilla/log';
-import { AsideEntries, jsonCodec } from '@flotilla/store';
+import { AsideEntries, checkedJsonCodec } from '@flotilla/store';
 import type { Batch, Codec, Collection, EngineEvent, Store } from '@flotilla/store';
 import type { NetworkRecord, SandboxRecord } from './records.js';
 
@@ -22,17 +22,12 @@ export type Receipt = (batch: Batch) => void;
 /** Told of the networks, by id, whose shown state changed; `undefined`: gone. */
 type ChangeListener = (revision: bigint, changes: readonly (readonly [string, NetworkRecord | undefined])[]) => void;
 
-/** JSON that must have what the service cannot start without. */
+/** What the service cannot start without. */
 function recordCodec<T>(isWhole: (record: Partial<T>) => boolean): Codec<T> {
-  const json = jsonCodec<T>();
-  return {
-    encode: (record) => json.encode(record),
-    decode(bytes) {
-      const record = json.decode(bytes) as Partial<T> | null;
-      if (record === null || typeof record !== 'object' || !isWhole(record)) throw new Error('fields are missing');
-      return record as T;
-    },
-  };
+  return checkedJsonCodec<T>(
+    (record) => typeof record === 'object' && record !== null && isWhole(record),
+    'fields are missing',
+  );
 }
 
 const networkCodec = recordCodec<NetworkRecord>(

@@ -1,20 +1,10 @@
 import type { Logger } from '@flotilla/log';
-import { AsideEntries, jsonCodec } from '@flotilla/store';
-import type { Codec, Collection, EngineEvent, Store } from '@flotilla/store';
+import { AsideEntries, checkedJsonCodec } from '@flotilla/store';
+import type { Collection, EngineEvent, Store } from '@flotilla/store';
 import type { VolumeRecord } from '../volumes/volume-record.js';
 
 /** Version of `VolumeRecord`. */
 export const volumeSchemaVersion = 1;
-
-const json = jsonCodec<VolumeRecord>();
-const recordCodec: Codec<VolumeRecord> = {
-  encode: (record) => json.encode(record),
-  decode(bytes) {
-    const record = json.decode(bytes);
-    if (!isWhole(record)) throw new Error('it is no record of a volume');
-    return record;
-  },
-};
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -36,6 +26,8 @@ function isWhole(record: unknown): boolean {
     areOfContainers(record['mounts'])
   );
 }
+
+const recordCodec = checkedJsonCodec<VolumeRecord>(isWhole, 'it is no record of a volume');
 
 /** What stands for a volume whose record is lost. */
 function standIn(name: string, reason: string): VolumeRecord {
@@ -92,7 +84,7 @@ export class VolumeStore {
           collection: collection.name,
           key,
           reason: 'it is of another volume',
-          bytes: json.encode(record),
+          bytes: recordCodec.encode(record),
         });
     }
     if (damaged.length === 0) return volumes;
